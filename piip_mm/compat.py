@@ -1,0 +1,91 @@
+"""What the OpenMMLab stack needs to work with a current PyTorch.
+
+Both mends are narrow: they act where the trouble is and do nothing elsewhere.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+
+# Operators whose schemas torchvision looks up while it is being imported.
+_TORCHVISION_OPS = {
+    'nms': '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
+    'qnms': '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
+}
+
+# Statistics that every HistoryBuffer registers.
+_STATISTICS = ('min', 'max', 'current', 'mean')
+
+
+def apply_compat() -> None:
+    """Make torchvision importable and MMEngine's checkpoints loadable."""
+    _define_torchvision_ops()
+    _allow_mmengine_checkpoints()
+
+
+def _define_torchvision_ops() -> None:
+    """Let torchvision be imported beside a CPU build of PyTorch.
+
+    PyPI has torchvision for CUDA only; its operators cannot be loaded without the CUDA
+    libraries, and importing it fails. With the schemas defined, transforms and models
+    work (timm and mmpretrain need no more); ``torchvision.ops.nms`` stays unavailable,
+    the detectors use mmcv's.
+    """
+    if torch.version.cuda or torch.version.hip or 'torchvision' in sys.modules:
+        return
+    spec = find_spec('torchvision')
+    if spec is None or spec.origin is None:
+        return
+    try:
+        for library in Path(spec.origin).parent.glob('_C*.so'):
+            torch.ops.load_library(library)
+    except OSError:
+        pass
+    for name, schema in _TORCHVISION_OPS.items():
+        if not hasattr(torch.ops.torchvision, name):
+            torch.library.define(f'torchvision::{name}', schema)
+
+
+def _allow_mmengine_checkpoints() -> None:
+    """Let ``torch.load(weights_only=True)`` read what MMEngine's runner saves.
+
+    Beside tensors, checkpoints hold the log's ``HistoryBuffer`` objects and NumPy
+    scalars. ``getattr`` occurs in the files too, for the buffers' statistics methods;
+    it is replaced by a function that gives out nothing else.
+    """
+    if not hasattr(torch.serialization, 'add_safe_globals'):
+        return
+    numpy_types = {type(np.dtype(code)) for code in ('bool', 'i4', 'i8', 'f4', 'f8')}
+    core = np._core if hasattr(np, '_core') else np.core
+    rebuild = [getattr(core.multiarray, name) for name in ('_reconstruct', 'scalar')]
+    torch.serialization.add_safe_globals(
+        [
+            HistoryBuffer,
+            np.ndarray,
+            np.dtype,
+            *numpy_types,
+            *rebuild,
+            # Files may come from NumPy 1 or 2, which name the module differently.
+            *((f, f'numpy.core.multiarray.{f.__name__}') for f in rebuild),
+            *((f, f'numpy._core.multiarray.{f.__name__}') for f in rebuild),
+            (_history_buffer_method, 'builtins.getattr'),
+        ]
+    )
+
+
+def _history_buffer_method(owner: Any, name: str) -> Any:
+    """``getattr`` for statistics methods of ``HistoryBuffer`` only."""
+    if owner is not HistoryBuffer or name not in _STATISTICS:
+        raise UnpicklingError(
+            f'a checkpoint may refer to statistics of HistoryBuffer, not to {name!r} of '
+            f'{owner!r}'
+        )
+    return getattr(owner, name)

@@ -1,0 +1,107 @@
+"""Mends for a current PyTorch."""
+
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import Runner, load_checkpoint
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import piip_mm  # noqa: F401
+
+
+class NotAllowed:
+    """Stands for anything else that a file may hold."""
+
+
+def test_torchvision_and_timm_can_be_imported():
+    code = (
+        'import piip_mm, timm, torchvision.transforms.v2, torchvision.models;'
+        'print(timm.__version__)'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+class Model(nn.Module):
+    """A model as MMEngine trains it."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+        self.register_buffer('seen', torch.zeros(()))
+
+    def train_step(self, data, optim_wrapper):
+        self.seen += 1
+        loss = self.layer(data[0]).square().mean()
+        optim_wrapper.update_params(loss)
+        return dict(loss=loss.detach())
+
+
+def make_runner(work_dir, **kwargs):
+    return Runner(
+        model=Model(),
+        work_dir=str(work_dir),
+        train_dataloader=DataLoader(TensorDataset(torch.ones(4, 1)), batch_size=2),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        experiment_name=f'compat{np.random.randint(1 << 30)}',
+        cfg=Config(dict(a=1)),
+        **kwargs,
+    )
+
+
+def test_a_run_resumes_from_its_checkpoint(tmp_path):
+    make_runner(tmp_path, train_cfg=dict(by_epoch=True, max_epochs=2)).train()
+    resumed = make_runner(
+        tmp_path,
+        train_cfg=dict(by_epoch=True, max_epochs=3),
+        load_from=str(tmp_path / 'epoch_2.pth'),
+        resume=True,
+    )
+    resumed.train()
+    assert resumed.epoch == 3 and resumed.iter == 6
+    assert resumed.model.seen == 6
+    history = resumed.message_hub.get_scalar('train/loss')
+    assert len(history.data[0]) == 6
+    assert history.mean() < history.max()
+
+
+def test_statistics_come_back(tmp_path):
+    path = tmp_path / 'log.pth'
+    buffer = HistoryBuffer([1.0, 3.0], [1, 1])
+    torch.save(dict(state_dict={}, log=buffer, best=np.float64(0.5)), path)
+    content = load_checkpoint(nn.Linear(1, 1), str(path), strict=False)
+    assert content['log'].statistics('mean') == 2
+    assert content['best'] == 0.5
+
+
+@pytest.mark.parametrize('value', [NotAllowed(), print, NotAllowed.__init__])
+def test_anything_else_is_refused(tmp_path, value):
+    path = tmp_path / 'other.pth'
+    torch.save(dict(value=value), path)
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(path)
+
+
+class Call:
+    """Pickles as a call of ``getattr``."""
+
+    def __init__(self, *args):
+        self.args = args
+
+    def __reduce__(self):
+        return getattr, self.args
+
+
+@pytest.mark.parametrize('args', [(HistoryBuffer, '__init__'), (torch.Tensor, 'min')])
+def test_getattr_gives_out_statistics_only(tmp_path, args):
+    path = tmp_path / 'getattr.pth'
+    torch.save(Call(*args), path)
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(path)
