@@ -12,4 +12,6 @@ __version__ = '0.1.0'
 # Before anything imports timm or torchvision.
 apply_compat()
 
-__all__ = ['__version__']
+from . import models  # noqa: E402
+
+__all__ = ['__version__', 'models']

@@ -1,0 +1,110 @@
+"""The contract between a PIIP and its branches."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+
+class Branch(BaseModule):
+    """A network that can be run block by block on tokens.
+
+    A branch alone knows how its tokens are made and what happens inside a block; the
+    network that holds it knows only this interface. Shapes: B batch, N = H * W tokens of
+    width C; after block i, C is ``dims[i]`` and one token covers ``strides[i]`` pixels.
+
+    Args:
+        img_size: Side in pixels of the branch's image where the whole network is
+            configured; the ratio to the first branch's is what counts at run time.
+        dims: Width after each block.
+        strides: Stride in pixels after each block.
+        min_size: Smallest side of an image in pixels.
+        frozen_stages: -1 trains everything, 0 freezes the embedding, k the embedding and
+            the first k blocks.
+        init_cfg: MMEngine's initialisation config.
+
+    Raises:
+        ValueError: If ``img_size`` is below ``min_size`` or ``frozen_stages`` out of
+            range.
+    """
+
+    def __init__(
+        self,
+        *,
+        img_size: int,
+        dims: tuple[int, ...],
+        strides: tuple[int, ...],
+        min_size: int,
+        frozen_stages: int = -1,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if img_size < min_size:
+            raise ValueError(
+                f'img_size {img_size} is smaller than one patch of {min_size} pixels; '
+                f'use at least {min_size}'
+            )
+        if not -1 <= frozen_stages <= len(dims):
+            raise ValueError(
+                f'frozen_stages={frozen_stages}: expected -1 (none) to {len(dims)} '
+                '(all blocks)'
+            )
+        self.img_size = img_size
+        self.dims = dims
+        self.strides = strides
+        self.min_size = min_size
+        self.frozen_stages = frozen_stages
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return len(self.dims)
+
+    @abstractmethod
+    def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """(B, 3, h, w) image to (B, N, C) tokens and their grid (H, W)."""
+
+    @abstractmethod
+    def run(
+        self, tokens: Tensor, grid: tuple[int, int], start: int, stop: int
+    ) -> tuple[Tensor, tuple[int, int]]:
+        """Run blocks ``start`` to ``stop - 1``; tokens and grid may change shape."""
+
+    @abstractmethod
+    def stage_modules(self, stage: int) -> list[nn.Module | nn.Parameter]:
+        """What belongs to the embedding (stage 0) or to block ``stage - 1``."""
+
+    @abstractmethod
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Place of a parameter for layer-wise learning-rate decay.
+
+        Args:
+            param_name: Full name of the parameter.
+            prefix: What stands before the branch's own names.
+
+        Returns:
+            Layer id and number of layers: 0 for the embedding, i + 1 for block i, and
+            ``depth + 1`` for anything after them; ``depth + 2`` layers in all.
+        """
+
+    def truncate(self, depth: int) -> None:
+        """Forget all but the first ``depth`` blocks; a subclass removes the modules."""
+        self.dims = self.dims[:depth]
+        self.strides = self.strides[:depth]
+        self.frozen_stages = min(self.frozen_stages, depth)
+
+    def freeze_stages(self) -> None:
+        """Freeze the first ``frozen_stages``; a subclass calls it when it is built."""
+        for stage in range(self.frozen_stages + 1):
+            for module in self.stage_modules(stage):
+                module.requires_grad_(False)
+                if isinstance(module, nn.Module):
+                    module.eval()
+
+    def train(self, mode: bool = True) -> Branch:
+        """Set the mode, but leave frozen stages in evaluation mode."""
+        super().train(mode)
+        self.freeze_stages()
+        return self

@@ -1,0 +1,190 @@
+"""Interactions between branches (PIIP, section 3.2).
+
+Shapes: B batch, Q queries of width C, N feature tokens of width F.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+from .checks import check_choice
+from .directions import Pattern
+from .layers import CROSS_ATTENTIONS
+
+#: Norms before attention and feed-forward network of an injector.
+NORMS = ('LN', None)
+
+
+class ConvFFN(nn.Module):
+    """Linear, depthwise 3x3 convolution on the token grid, GELU, linear.
+
+    Args:
+        dims: Width C.
+        hidden_dims: Width between the two linear layers.
+    """
+
+    def __init__(self, dims: int, hidden_dims: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dims, hidden_dims)
+        self.dwconv = nn.Conv2d(
+            hidden_dims, hidden_dims, 3, padding=1, groups=hidden_dims
+        )
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden_dims, dims)
+
+    def forward(self, x_BQC: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, Q, C) tokens of an (H, W) grid to (B, Q, C)."""
+        hidden = self.fc1(x_BQC).transpose(1, 2).unflatten(2, grid)
+        hidden = self.dwconv(hidden).flatten(2).transpose(1, 2)
+        return self.fc2(self.act(hidden))
+
+
+class Injector(nn.Module):
+    """Adds the features of one branch to the tokens of another (PIIP, eq. 1-2).
+
+    With f = proj(feat)::
+
+        q = q + gamma_attn * attn(norm(q), norm(f))
+        q = q + gamma_ffn * drop_path(ffn(norm(q)))
+
+    Both scales start at zero, so that a new network starts as its branches alone.
+
+    Args:
+        dims: Width C of the tokens that receive.
+        feat_dims: Width F of the features that are read.
+        attn: 'deform' or 'regular'.
+        num_heads: Heads of the attention.
+        num_points: Sampling points a head; 'deform' only.
+        value_ratio: Value width over ``dims``; 'deform' only.
+        ffn_ratio: Hidden width of the feed-forward network over ``dims``; None builds
+            no such network.
+        drop_path_rate: Probability of skipping the feed-forward network in training.
+        proj: Whether features are first projected to width C.
+        norm: 'LN', or None for no norms.
+        backend: Of deformable attention, see :func:`piip_mm.ops.deformable_attention`.
+
+    Raises:
+        ValueError: If an option is unknown or the heads do not divide the widths.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        feat_dims: int,
+        *,
+        attn: str = 'deform',
+        num_heads: int = 16,
+        num_points: int = 4,
+        value_ratio: float = 0.5,
+        ffn_ratio: float | None = 0.25,
+        drop_path_rate: float = 0.0,
+        proj: bool = True,
+        norm: str | None = 'LN',
+        backend: str = 'auto',
+    ) -> None:
+        super().__init__()
+        check_choice('interaction attention', attn, CROSS_ATTENTIONS)
+        if norm not in NORMS:
+            raise ValueError(f"unknown interaction norm {norm!r}; choose 'LN' or None")
+        self.proj = nn.Linear(feat_dims, dims) if proj else nn.Identity()
+        if proj:
+            feat_dims = dims
+        self.query_norm = _norm(norm, dims)
+        self.feat_norm = _norm(norm, feat_dims)
+        options: dict[str, Any] = dict(num_heads=num_heads)
+        if attn == 'deform':
+            options.update(
+                num_points=num_points, value_ratio=value_ratio, backend=backend
+            )
+        self.attn = CROSS_ATTENTIONS[attn](dims, feat_dims, **options)
+        self.gamma_attn = nn.Parameter(torch.zeros(dims))
+        self.ffn: ConvFFN | None = None
+        if ffn_ratio is not None:
+            self.ffn_norm = _norm(norm, dims)
+            self.ffn = ConvFFN(dims, int(dims * ffn_ratio))
+            self.gamma_ffn = nn.Parameter(torch.zeros(dims))
+            self.drop_path = DropPath(drop_path_rate)
+
+    def forward(
+        self,
+        query_BQC: Tensor,
+        feat_BNF: Tensor,
+        query_grid: tuple[int, int],
+        feat_grid: tuple[int, int],
+    ) -> Tensor:
+        """Inject.
+
+        Args:
+            query_BQC: (B, Q, C) tokens of ``query_grid``.
+            feat_BNF: (B, N, F) tokens of ``feat_grid``.
+            query_grid: (H, W) of the queries.
+            feat_grid: (H, W) of the features.
+
+        Returns:
+            (B, Q, C).
+        """
+        feat = self.feat_norm(self.proj(feat_BNF))
+        attended = self.attn(self.query_norm(query_BQC), feat, query_grid, feat_grid)
+        query_BQC = query_BQC + self.gamma_attn * attended
+        if self.ffn is None:
+            return query_BQC
+        out = self.ffn(self.ffn_norm(query_BQC), query_grid)
+        return query_BQC + self.gamma_ffn * self.drop_path(out)
+
+
+class InteractionStage(nn.Module):
+    """All injectors that act after one group of blocks, for any number of branches.
+
+    Args:
+        dims: Width of each branch at this stage.
+        pattern: Steps of edges between branches, see :mod:`piip_mm.models.directions`.
+        **options: Of every :class:`Injector`.
+    """
+
+    def __init__(self, dims: Sequence[int], pattern: Pattern, **options: Any) -> None:
+        super().__init__()
+        self.pattern = pattern
+        self.injectors = nn.ModuleDict(
+            {
+                _edge_name(source, target): Injector(
+                    dims[target], dims[source], **options
+                )
+                for step in pattern
+                for source, target in step
+            }
+        )
+
+    def forward(
+        self, tokens: Sequence[Tensor], grids: Sequence[tuple[int, int]]
+    ) -> list[Tensor]:
+        """Exchange features.
+
+        Args:
+            tokens: Per branch (B, N_b, C_b).
+            grids: Per branch (H_b, W_b).
+
+        Returns:
+            Per branch (B, N_b, C_b).
+        """
+        tokens = list(tokens)
+        for step in self.pattern:
+            # Both directions of a unit read what was there before the unit.
+            before = tuple(tokens)
+            for source, target in step:
+                tokens[target] = self.injectors[_edge_name(source, target)](
+                    before[target], before[source], grids[target], grids[source]
+                )
+        return tokens
+
+
+def _edge_name(source: int, target: int) -> str:
+    return f'{source}_to_{target}'
+
+
+def _norm(norm: str | None, dims: int) -> nn.Module:
+    return nn.Identity() if norm is None else nn.LayerNorm(dims, eps=1e-6)

@@ -1,0 +1,81 @@
+"""Branch merging: maps of all branches to one map (PIIP, section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import reduce
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .checks import check_divisible
+
+#: Groups of the GroupNorm layers, in the merge and in the pyramid.
+NUM_GROUPS = 32
+
+
+class BranchMerge(nn.Module):
+    """Weighted sum of the branches' maps.
+
+    Each map is brought to one width by convolutions at its own resolution, then
+    bilinearly to the output grid; the sum has one learned scalar a branch, initially 1.
+
+    Args:
+        in_dims: Width of each entering branch, by the branch's index.
+        out_dims: Width of the merged map; must be divisible by 32.
+
+    Raises:
+        ValueError: If GroupNorm's 32 groups do not divide ``out_dims``.
+    """
+
+    def __init__(self, in_dims: Mapping[int, int], out_dims: int) -> None:
+        super().__init__()
+        check_divisible('merged width', out_dims, 'GroupNorm groups', NUM_GROUPS)
+        self.branches = nn.ModuleDict(
+            {
+                str(index): nn.Sequential(
+                    *_conv_norm_act(dims, out_dims), *_conv_norm_act(out_dims, out_dims)
+                )
+                for index, dims in in_dims.items()
+            }
+        )
+        self.scales = nn.ParameterDict(
+            {str(index): nn.Parameter(torch.tensor(1.0)) for index in in_dims}
+        )
+
+    def forward(
+        self,
+        tokens: Sequence[Tensor],
+        grids: Sequence[tuple[int, int]],
+        out_grid: tuple[int, int],
+    ) -> Tensor:
+        """Merge.
+
+        Args:
+            tokens: Per branch of the network (B, N_b, C_b).
+            grids: Per branch of the network (H_b, W_b).
+            out_grid: (H, W) of the merged map.
+
+        Returns:
+            (B, out_dims, H, W).
+        """
+        maps = []
+        for name, layers in self.branches.items():
+            index = int(name)
+            merged = layers(tokens[index].transpose(1, 2).unflatten(2, grids[index]))
+            if grids[index] != out_grid:
+                # Float32 here: sample positions lose too much in 16 bits.
+                merged = F.interpolate(
+                    merged.float(), out_grid, mode='bilinear', align_corners=False
+                ).to(merged.dtype)
+            maps.append(merged * self.scales[name])
+        return reduce(torch.add, maps)
+
+
+def _conv_norm_act(in_dims: int, out_dims: int) -> tuple[nn.Module, ...]:
+    return (
+        nn.Conv2d(in_dims, out_dims, 3, padding=1, bias=False),
+        nn.GroupNorm(NUM_GROUPS, out_dims),
+        nn.ReLU(inplace=True),
+    )

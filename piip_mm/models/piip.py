@@ -1,0 +1,239 @@
+"""Parameter-inverted image pyramid network (PIIP, NeurIPS 2024; v2 TPAMI 2025)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import count, pairwise
+from typing import Any
+
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from mmengine.model import BaseModule, ModuleList
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from .directions import groups_read, plan_interactions
+from .init import init_new_layers
+from .interaction import InteractionStage
+from .merging import BranchMerge
+from .pyramid import SimplePyramid
+
+
+@MODELS.register_module()
+class PIIP(BaseModule):
+    """N branches on an image pyramid: the larger the image, the smaller the network.
+
+    The input is the image of the first branch; the others see it scaled by the ratio of
+    their ``img_size`` to the first one's. After every group of blocks neighbouring
+    branches exchange features; at the end the branches are merged into one map, from
+    which the output levels are made (PIIP, section 3).
+
+    Args:
+        branches: Configs of two or more branches, from high to low resolution. The
+            merged map has the grid of the first and the width of the last.
+        interaction: Options of the interactions: ``direction`` (a name in
+            :data:`piip_mm.models.directions.DIRECTIONS` or patterns of edges) and those
+            of :class:`piip_mm.models.interaction.Injector`.
+        num_interactions: Number of interaction stages, 0 for none. The blocks of every
+            branch are split evenly into as many groups.
+        interaction_ends: Last block of each group, one list a branch, where an even
+            split is not possible or not wanted.
+        merge_branches: Branches that enter the merge; None for all.
+        out_strides: Strides of the output maps in pixels of the input.
+        init_cfg: MMEngine's initialisation config, for the network as a whole.
+
+    Raises:
+        ValueError: If the parts do not fit together; the message names both values.
+    """
+
+    def __init__(
+        self,
+        branches: Sequence[Mapping[str, Any]],
+        num_interactions: int,
+        interaction: Mapping[str, Any] | None = None,
+        interaction_ends: Sequence[Sequence[int]] | None = None,
+        merge_branches: Sequence[int] | None = None,
+        out_strides: Sequence[int] = (4, 8, 16, 32),
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if len(branches) < 2:
+            raise ValueError(
+                f'PIIP needs at least two branches, got {len(branches)}; for a single '
+                "one use the backbone 'ViTPyramid'"
+            )
+        self.branches = ModuleList([MODELS.build(dict(cfg)) for cfg in branches])
+        _check_resolutions([branch.img_size for branch in self.branches])
+        self.depths = [branch.depth for branch in self.branches]
+        self.ends = _group_ends(self.depths, num_interactions, interaction_ends)
+
+        merged = _merged_branches(merge_branches, len(branches))
+        options = dict(interaction or {})
+        patterns = plan_interactions(
+            options.pop('direction', 'neighbours'),
+            len(branches),
+            num_interactions,
+            merged,
+        )
+        dims = [branch.dims for branch in self.branches]
+        self.interactions = ModuleList(
+            InteractionStage(
+                [dims[index][ends[stage]] for index, ends in enumerate(self.ends)],
+                pattern,
+                **options,
+            )
+            for stage, pattern in enumerate(patterns)
+        )
+        out_dims = dims[-1][-1]
+        self.merge = BranchMerge({index: dims[index][-1] for index in merged}, out_dims)
+        self.pyramid = SimplePyramid(out_dims, self.branches[0].strides[-1], out_strides)
+        for part in (self.interactions, self.merge, self.pyramid):
+            init_new_layers(part)
+        self._drop_unread_blocks(groups_read(patterns, len(branches), merged))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Extract features.
+
+        Args:
+            image: (B, 3, H, W) of any size that gives every branch a patch.
+
+        Returns:
+            Float32 maps (B, C, H // s, W // s), one for each s of ``out_strides``, where
+            H and W count whole patches of the first branch.
+
+        Raises:
+            ValueError: If the image is too small for a branch.
+        """
+        tokens, grids = [], []
+        for index, branch in enumerate(self.branches):
+            embedded, grid = branch.embed(self._resize(image, index))
+            tokens.append(embedded)
+            grids.append(grid)
+        for stage in range(max(map(len, self.ends))):
+            for index, (branch, ends) in enumerate(
+                zip(self.branches, self.ends, strict=True)
+            ):
+                if stage < len(ends):
+                    start = ends[stage - 1] + 1 if stage else 0
+                    tokens[index], grids[index] = branch.run(
+                        tokens[index], grids[index], start, ends[stage] + 1
+                    )
+            if stage < len(self.interactions):
+                tokens = self.interactions[stage](tokens, grids)
+        return self.pyramid(self.merge(tokens, grids, grids[0]))
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Place of a parameter for layer-wise learning-rate decay.
+
+        With L the depth of the deepest branch, block i of a branch of depth d is layer
+        floor((i + 1) * L / d), an embedding layer 0, and everything else layer L + 1.
+
+        Args:
+            param_name: Full name of the parameter.
+            prefix: What stands before the backbone's own names.
+
+        Returns:
+            Layer id and number of layers, L + 2.
+        """
+        max_depth = max(self.depths)
+        num_layers = max_depth + 2
+        name = param_name.removeprefix(prefix)
+        if not name.startswith('branches.'):
+            return num_layers - 1, num_layers
+        number, name = name.removeprefix('branches.').split('.', 1)
+        index = int(number)
+        layer_id, branch_layers = self.branches[index].get_layer_depth(name)
+        if layer_id == branch_layers - 1:
+            return num_layers - 1, num_layers
+        return layer_id * max_depth // self.depths[index], num_layers
+
+    def _drop_unread_blocks(self, groups: Sequence[int]) -> None:
+        """Remove the blocks after the last group of a branch that anything reads."""
+        for index, (branch, kept) in enumerate(zip(self.branches, groups, strict=True)):
+            if kept < len(self.ends[index]):
+                self.ends[index] = self.ends[index][:kept]
+                branch.truncate(self.ends[index][-1] + 1)
+                print_log(
+                    f'PIIP branch {index}: nothing reads the blocks after block '
+                    f'{branch.depth - 1}, they are not built',
+                    logger='current',
+                )
+
+    def _resize(self, image: Tensor, index: int) -> Tensor:
+        """The image as a branch sees it."""
+        branch = self.branches[index]
+        ratio = branch.img_size / self.branches[0].img_size
+        height, width = (int(side * ratio) for side in image.shape[2:])
+        if min(height, width) < branch.min_size:
+            enough = next(
+                side
+                for side in count(int(branch.min_size / ratio))
+                if int(side * ratio) >= branch.min_size
+            )
+            raise ValueError(
+                f'branch {index} sees the {image.shape[2]} x {image.shape[3]} input at '
+                f'{height} x {width} pixels, less than its patch of {branch.min_size}; '
+                f'use inputs of at least {enough} pixels a side'
+            )
+        if ratio >= 1:
+            return image
+        # The released models were trained with the ratio as scale_factor: the sampling
+        # grid comes from the ratio itself, not from the (truncated) output size.
+        return F.interpolate(
+            image, scale_factor=ratio, mode='bilinear', align_corners=False
+        )
+
+
+def _check_resolutions(sizes: Sequence[int]) -> None:
+    for index, (high, low) in enumerate(pairwise(sizes)):
+        if low > high:
+            raise ValueError(
+                f'img_size increases from {high} (branch {index}) to {low} (branch '
+                f'{index + 1}); list the branches from high to low resolution'
+            )
+
+
+def _merged_branches(
+    merge_branches: Sequence[int] | None, num_branches: int
+) -> list[int]:
+    merged = sorted(range(num_branches) if merge_branches is None else merge_branches)
+    if not merged or not set(merged) <= set(range(num_branches)):
+        raise ValueError(
+            f'merge_branches {merge_branches}: expected some of the branches 0 to '
+            f'{num_branches - 1}'
+        )
+    return merged
+
+
+def _group_ends(
+    depths: Sequence[int],
+    num_interactions: int,
+    interaction_ends: Sequence[Sequence[int]] | None,
+) -> list[tuple[int, ...]]:
+    """Last block of every group, per branch; one group where nothing interacts."""
+    if interaction_ends is None:
+        groups = max(num_interactions, 1)
+        for index, depth in enumerate(depths):
+            if num_interactions < 0 or depth % groups:
+                raise ValueError(
+                    f'the {depth} blocks of branch {index} cannot be split evenly into '
+                    f'num_interactions={num_interactions} groups; choose a divisor, or '
+                    'give interaction_ends'
+                )
+        return [tuple(range(d // groups - 1, d, d // groups)) for d in depths]
+    ends = [tuple(branch_ends) for branch_ends in interaction_ends]
+    counts = [len(branch_ends) for branch_ends in ends]
+    if len(ends) != len(depths) or set(counts) != {num_interactions}:
+        raise ValueError(
+            f'interaction_ends has groups {counts} for {len(depths)} branches and '
+            f'num_interactions={num_interactions}; give every branch as many groups as '
+            'there are interactions'
+        )
+    for index, (branch_ends, depth) in enumerate(zip(ends, depths, strict=True)):
+        increasing = sorted(set(branch_ends))
+        if branch_ends != tuple(increasing) or branch_ends[-1:] != (depth - 1,):
+            raise ValueError(
+                f'interaction_ends {branch_ends} of branch {index}: expected increasing '
+                f'block numbers that end with its last block, {depth - 1}'
+            )
+    return ends

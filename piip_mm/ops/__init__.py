@@ -1,0 +1,15 @@
+"""Operators with more than one implementation."""
+
+from .deform_attn import (
+    DEFORM_ATTN_BACKENDS,
+    check_backend,
+    deformable_attention,
+    no_autocast,
+)
+
+__all__ = [
+    'DEFORM_ATTN_BACKENDS',
+    'check_backend',
+    'deformable_attention',
+    'no_autocast',
+]

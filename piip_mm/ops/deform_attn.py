@@ -1,0 +1,172 @@
+"""Sampling core of deformable attention: one function, several backends.
+
+Shapes: B batch, Q queries, N = H * W value tokens, M heads, D channels per head,
+P sampling points.
+
+Deformable DETR (arXiv 2010.04159), eq. 2, on one level::
+
+    out[b, q, m] = sum_p weights[b, q, m, p]
+                         * bilinear(value[b, :, m], locations[b, q, m, p])
+
+with zeros outside the map and pixel centres at half-integers (``align_corners=False``).
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from torch import Tensor
+
+#: Names accepted as ``backend``: 'auto' takes 'mmcv' on CUDA and 'torch' anywhere else.
+DEFORM_ATTN_BACKENDS = ('auto', 'mmcv', 'torch')
+
+# mmcv's kernel works through the batch in steps of at most this many images.
+_MAX_IM2COL_STEP = 64
+
+
+def deformable_attention(
+    value: Tensor,
+    value_grid: tuple[int, int],
+    locations: Tensor,
+    weights: Tensor,
+    backend: str = 'auto',
+) -> Tensor:
+    """Weighted sum of bilinear samples of ``value`` around each query.
+
+    Precision: mmcv's CUDA kernel exists for float64, float32 and float16, and casts the
+    sampling locations to the type of the value, which costs whole pixels of accuracy in
+    16 bits. Therefore every backend samples in float32 (float64 for float64 input),
+    whatever autocast says, and the result returns in the type of ``value``.
+
+    Args:
+        value: (B, N, M, D) projected features, N = H * W in row-major order.
+        value_grid: (H, W) of the value tokens.
+        locations: (B, Q, M, P, 2) sampling points as (x, y), 0 to 1 from the left and
+            the top edge of the value map; points outside read zeros.
+        weights: (B, Q, M, P) attention weights, normalised over P by the caller.
+        backend: One of :data:`DEFORM_ATTN_BACKENDS`.
+
+    Returns:
+        (B, Q, M * D), of the type of ``value``.
+
+    Raises:
+        ValueError: If ``backend`` is unknown, or 'mmcv' and the tensors are not on CUDA.
+        RuntimeError: If 'mmcv' is asked for and mmcv has no compiled CUDA operators.
+    """
+    sample = _BACKENDS[_select(backend, value.device.type)]
+    dtype = value.dtype
+    compute_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    with no_autocast(value.device):
+        out = sample(
+            value.to(compute_dtype),
+            value_grid,
+            locations.to(compute_dtype),
+            weights.to(compute_dtype),
+        )
+    return out.to(dtype)
+
+
+def no_autocast(device: torch.device) -> AbstractContextManager:
+    """Switch autocast off, where a kind of device (not 'meta') has it at all."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
+def check_backend(backend: str) -> None:
+    """Fail early on a backend that can never run here.
+
+    Raises:
+        ValueError: If the name is unknown.
+        RuntimeError: If 'mmcv' is asked for and mmcv has no compiled CUDA operators.
+    """
+    if backend not in DEFORM_ATTN_BACKENDS:
+        raise ValueError(
+            f'unknown deformable attention backend {backend!r}; '
+            f'choose one of {", ".join(map(repr, DEFORM_ATTN_BACKENDS))}'
+        )
+    if backend == 'mmcv' and not _mmcv_has_cuda():
+        raise RuntimeError(
+            "backend 'mmcv' needs mmcv with compiled CUDA operators, and "
+            f'{_mmcv_cuda_version()}; install such a build, or use '
+            "backend='auto' or 'torch'"
+        )
+
+
+def _sample_torch(
+    value: Tensor, value_grid: tuple[int, int], locations: Tensor, weights: Tensor
+) -> Tensor:
+    batch, _, heads, dims = value.shape
+    queries, points = locations.shape[1], locations.shape[3]
+    maps = value.permute(0, 2, 3, 1).reshape(batch * heads, dims, *value_grid)
+    # grid_sample counts from -1 to 1 where locations count from 0 to 1.
+    points_xy = (2 * locations - 1).transpose(1, 2).reshape(-1, queries, points, 2)
+    sampled = F.grid_sample(
+        maps, points_xy, mode='bilinear', padding_mode='zeros', align_corners=False
+    )
+    weights = weights.transpose(1, 2).reshape(batch * heads, 1, queries, points)
+    out = (sampled * weights).sum(-1)
+    return out.view(batch, heads * dims, queries).transpose(1, 2)
+
+
+def _sample_mmcv(
+    value: Tensor, value_grid: tuple[int, int], locations: Tensor, weights: Tensor
+) -> Tensor:
+    from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
+
+    batch = value.shape[0]
+    # The kernel refuses a step that does not divide the batch.
+    step = next(s for s in range(min(batch, _MAX_IM2COL_STEP), 0, -1) if batch % s == 0)
+    return MultiScaleDeformableAttnFunction.apply(
+        value.contiguous(),
+        torch.tensor([value_grid], dtype=torch.long, device=value.device),
+        torch.zeros(1, dtype=torch.long, device=value.device),
+        locations.unsqueeze(3).contiguous(),
+        weights.unsqueeze(3).contiguous(),
+        step,
+    )
+
+
+_BACKENDS = {'mmcv': _sample_mmcv, 'torch': _sample_torch}
+
+
+@lru_cache
+def _select(backend: str, device_type: str) -> str:
+    """Name of the backend to run; logged once per choice and kind of device."""
+    check_backend(backend)
+    if backend == 'mmcv' and device_type != 'cuda':
+        raise ValueError(
+            f"backend 'mmcv' runs on CUDA tensors only, got one on {device_type!r}; "
+            "use backend='auto' or 'torch', or move the model to a GPU"
+        )
+    if backend == 'auto':
+        name = 'mmcv' if device_type == 'cuda' and _mmcv_has_cuda() else 'torch'
+    else:
+        name = backend
+    message = f'Deformable attention on {device_type}: {name!r} backend'
+    if backend == 'auto' and device_type == 'cuda' and name == 'torch':
+        message += f', the slower one: {_mmcv_cuda_version()}'
+    print_log(message, logger='current')
+    return name
+
+
+def _mmcv_cuda_version() -> str:
+    """Which CUDA version mmcv's operators were compiled for, in words."""
+    try:
+        from mmcv.ops import get_compiling_cuda_version
+    except (ImportError, OSError) as error:
+        return f'mmcv.ops cannot be imported ({error})'
+    return f'mmcv.ops was compiled with CUDA: {get_compiling_cuda_version()}'
+
+
+@lru_cache
+def _mmcv_has_cuda() -> bool:
+    try:
+        from mmcv.ops import get_compiling_cuda_version
+    except (ImportError, OSError):
+        return False
+    return get_compiling_cuda_version() != 'not available'

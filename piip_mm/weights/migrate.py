@@ -1,0 +1,236 @@
+"""From the published PIIP code to this package: configs and weights of the backbones.
+
+The published code numbers branches from the largest model on the smallest image
+(``branch1``) to the full image; here they are listed the other way round, from high to
+low resolution. Published branch k of N is branch N - k of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from .rename import backbone_rules, rename
+
+_REGULAR_STRIDES = (4, 8, 16, 32)
+
+
+def migrate_config(
+    kind: str,
+    kwargs: Mapping[str, Any],
+    convnext_archs: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Translate a published backbone into a config for ``MODELS.build``.
+
+    The built module returns the published outputs in the published order. Pretrained
+    files named in ``kwargs`` only choose the family of a branch, as in the published
+    code; they are not loaded.
+
+    Args:
+        kind: Code base and class of the published backbone, e.g.
+            ``'det.PIIPThreeBranch'`` or ``'det.vit_models'``. The published four-branch
+            class builds branch 4 with the settings of branch 3; ``'det.PIIPFourBranch'``
+            means it as coded, ``'det.PIIPFourBranch(fixed: ...)'`` as intended.
+        kwargs: Constructor arguments under their published names.
+        convnext_archs: Depths and widths behind the names of ConvNeXt branches.
+
+    Returns:
+        Config of a :class:`~piip_mm.models.PIIP` or
+        :class:`~piip_mm.models.ViTPyramid`.
+
+    Raises:
+        ValueError: If the kind, a branch family or an argument is not supported.
+    """
+    name, _, variant = kind.partition('(')
+    if name not in _KINDS:
+        raise ValueError(
+            f'unknown kind {kind!r}; choose one of {", ".join(map(repr, _KINDS))}'
+        )
+    return _KINDS[name](dict(kwargs), variant)
+
+
+def migrate_state_dict(
+    state_dict: Mapping[str, Tensor], config: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """Translate the weights of a published backbone.
+
+    Parameters that nothing reads are dropped: class tokens and final norms of branches,
+    ``fpn1`` where no stride-4 map is asked for, blocks after the last output.
+
+    Args:
+        state_dict: Published names to tensors.
+        config: What :func:`migrate_config` made of the published arguments.
+
+    Returns:
+        Our names to the same tensors; loads strictly into the built config.
+
+    Raises:
+        ValueError: If a name fits no rule or the config is of another kind.
+    """
+    rules = backbone_rules(config)
+    renamed = ((rename(name, rules), tensor) for name, tensor in state_dict.items())
+    return {name: tensor for name, tensor in renamed if name is not None}
+
+
+def _piip_config(kwargs: dict[str, Any], num_branches: int) -> dict[str, Any]:
+    """Config of the published two-, three- and four-branch classes."""
+    published = [dict(kwargs.pop(f'branch{k}')) for k in range(num_branches, 0, -1)]
+    groups = [_group_ends(branch.pop('interaction_indexes')) for branch in published]
+    for branch in published:
+        branch['img_size'] = branch.pop('real_size')
+    is_dino = kwargs.pop('is_dino', False)
+    attn = {'normal': 'regular', 'deform': 'deform'}
+    interaction = dict(
+        attn=attn[kwargs.pop('interact_attn_type', 'normal')],
+        num_heads=kwargs.pop('deform_num_heads', 6),
+        num_points=kwargs.pop('n_points', 4),
+        value_ratio=kwargs.pop('deform_ratio', 1.0),
+        ffn_ratio=kwargs.pop('cffn_ratio', 0.25),
+        drop_path_rate=kwargs.pop('interaction_drop_path_rate', 0.3),
+        proj=kwargs.pop('interaction_proj', True),
+        norm=None if kwargs.pop('norm_layer', None) == 'none' else 'LN',
+    )
+    if not kwargs.pop('with_cffn', False):
+        interaction['ffn_ratio'] = None
+    _drop(kwargs, 'pretrained', 'cal_flops')
+    _expect(kwargs, with_simple_fpn=True, out_interaction_indexes=[])
+    _refuse_rest(kwargs, 'the network')
+    return dict(
+        type='PIIP',
+        branches=[_branch_config(branch) for branch in published],
+        interaction=interaction,
+        num_interactions=len(groups[0]),
+        interaction_ends=groups,
+        out_strides=_REGULAR_STRIDES[1:] if is_dino else _REGULAR_STRIDES,
+    )
+
+
+def _four_branch_config(kwargs: dict[str, Any], variant: str) -> dict[str, Any]:
+    as_coded = {'': True, 'as coded': True, 'fixed': False, 'intended': False}
+    meaning = variant.rstrip(')').split(':')[0].strip()
+    if meaning not in as_coded:
+        raise ValueError(
+            f"unknown variant {meaning!r} of 'det.PIIPFourBranch'; choose one of "
+            f'{", ".join(map(repr, as_coded))}'
+        )
+    if as_coded[meaning]:
+        own = ('real_size', 'interaction_indexes')
+        branch4 = {key: kwargs['branch4'][key] for key in own}
+        kwargs['branch4'] = {**kwargs['branch3'], **branch4}
+    return _piip_config(kwargs, 4)
+
+
+def _single_vit_config(kwargs: dict[str, Any], variant: str) -> dict[str, Any]:
+    """Config of a published DeiT on its own."""
+    out_indices = kwargs.pop('out_indices', [7, 11, 15, 23])
+    with_fpn = kwargs.pop('with_fpn', False)
+    simple = kwargs.pop('use_simple_fpn', True)
+    depth = kwargs.setdefault('depth', 12)
+    outputs = [index for index in out_indices if index < depth]
+    if not outputs or not (with_fpn or simple or len(outputs) == 1):
+        raise ValueError(
+            f'out_indices={out_indices} with depth={depth}, with_fpn={with_fpn} and '
+            f'use_simple_fpn={simple}: only the map of one block, or a pyramid of it, '
+            'can be migrated'
+        )
+    _expect(kwargs, output_dtype='float32')
+    kwargs['depth'] = outputs[-1] + 1
+    for key in ('window_size', 'window_attn'):
+        if kwargs.get(key) is not None:
+            kwargs[key] = kwargs[key][: outputs[-1] + 1]
+    kwargs['img_size'] = kwargs.get('pretrain_img_size', 224)
+    branch = _vit_config(kwargs)
+    strides = _REGULAR_STRIDES if with_fpn else (branch['patch_size'],)
+    return dict(type='ViTPyramid', branch=branch, out_strides=strides, norm='LN')
+
+
+def _branch_config(kwargs: dict[str, Any]) -> dict[str, Any]:
+    # The published code takes the class of a branch from the name of its weights.
+    pretrained = kwargs.get('pretrained') or ''
+    if 'deit' not in pretrained:
+        raise ValueError(
+            f'branch with pretrained={pretrained!r}: only the DeiT family can be migrated'
+        )
+    _expect(kwargs, with_fpn=False)
+    _drop(kwargs, 'out_indices', 'use_simple_fpn', 'output_dtype')
+    return _vit_config(kwargs)
+
+
+def _vit_config(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Config of a published DeiT as a branch."""
+    depth = kwargs.pop('depth', 12)
+    fused_mlp = kwargs.pop('Mlp_block', None) == 'fused_mlp'
+    sizes = kwargs.pop('window_size', None) or [None] * depth
+    windowed = kwargs.pop('window_attn', None) or [False] * depth
+    window_size = [
+        size if on and size is not None and size > 0 else None
+        for size, on in zip(sizes, windowed, strict=True)
+    ]
+    config = dict(
+        type='PIIPViT',
+        arch=dict(
+            embed_dims=kwargs.pop('embed_dim', 768),
+            num_layers=depth,
+            num_heads=kwargs.pop('num_heads', 12),
+            mlp_ratio=kwargs.pop('mlp_ratio', 4.0),
+            qkv_bias=kwargs.pop('qkv_bias', False),
+            init_values=kwargs.pop('init_scale', 1e-4),
+        ),
+        img_size=kwargs.pop('img_size'),
+        patch_size=kwargs.pop('patch_size', 16),
+        in_channels=kwargs.pop('in_chans', 3),
+        pretrain_img_size=kwargs.pop('pretrain_img_size', 224),
+        window_size=window_size,
+        window_pad='zero_input' if kwargs.pop('use_flash_attn', False) else 'zero_qkv',
+        drop_path_rate=kwargs.pop('drop_path_rate', 0.0),
+        mlp_act='gelu_tanh' if fused_mlp else 'gelu',
+        with_cp=kwargs.pop('with_cp', False),
+    )
+    _drop(kwargs, 'pretrained', 'pretrain_patch_size', 'use_cls_token', 'cal_flops')
+    _expect(kwargs, drop_rate=0.0, attn_drop_rate=0.0, qk_scale=None)
+    _refuse_rest(kwargs, 'a DeiT branch')
+    return config
+
+
+def _group_ends(indexes: Sequence[Sequence[int]]) -> list[int]:
+    """Last block of each published group (first, last)."""
+    start = 0
+    for group in indexes:
+        if group[0] != start or group[-1] < start:
+            raise ValueError(
+                f'interaction_indexes {indexes}: expected groups that follow each other '
+                'from block 0'
+            )
+        start = group[-1] + 1
+    return [group[-1] for group in indexes]
+
+
+def _drop(kwargs: dict[str, Any], *names: str) -> None:
+    """Forget arguments that do not change what the network computes."""
+    for name in names:
+        kwargs.pop(name, None)
+
+
+def _expect(kwargs: dict[str, Any], **values: Any) -> None:
+    """Take arguments out that are supported at one value only."""
+    for name, value in values.items():
+        given = kwargs.pop(name, value)
+        if given != value:
+            raise ValueError(
+                f'{name}={given!r} cannot be migrated, only {name}={value!r}'
+            )
+
+
+def _refuse_rest(kwargs: dict[str, Any], where: str) -> None:
+    if kwargs:
+        raise ValueError(f'arguments of {where} that cannot be migrated: {kwargs}')
+
+
+_KINDS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
+    'det.PIIPTwoBranch': lambda kwargs, _: _piip_config(kwargs, 2),
+    'det.PIIPThreeBranch': lambda kwargs, _: _piip_config(kwargs, 3),
+    'det.PIIPFourBranch': _four_branch_config,
+    'det.vit_models': _single_vit_config,
+}

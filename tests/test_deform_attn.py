@@ -1,0 +1,156 @@
+"""Sampling core of deformable attention: the PyTorch twin, the choice of backends."""
+
+import math
+
+import pytest
+import torch
+
+from piip_mm.models.layers import DeformableCrossAttention
+from piip_mm.ops import check_backend, deform_attn, deformable_attention
+
+CUDA = pytest.mark.skipif(
+    not torch.cuda.is_available() or not deform_attn._mmcv_has_cuda(),
+    reason='needs a CUDA device and mmcv with compiled CUDA operators',
+)
+
+
+def inputs(batch=2, heads=2, dims=3, queries=5, points=4, grid=(4, 6), **kwargs):
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape):
+        return torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+    value = random(batch, grid[0] * grid[1], heads, dims) - 0.5
+    locations = random(batch, queries, heads, points, 2) * 1.6 - 0.3
+    weights = random(batch, queries, heads, points).softmax(-1)
+    return tuple(t.to(**kwargs).requires_grad_() for t in (value, locations, weights))
+
+
+def naive(value, grid, locations, weights):
+    """The equation, one sample at a time."""
+    batch, _, heads, dims = value.shape
+    height, width = grid
+    out = torch.zeros(batch, locations.shape[1], heads, dims, dtype=value.dtype)
+    for b, q, m, p in torch.cartesian_prod(
+        *(torch.arange(n) for n in locations.shape[:4])
+    ).tolist():
+        x, y = (locations[b, q, m, p] * torch.tensor([width, height]) - 0.5).tolist()
+        for row in (math.floor(y), math.floor(y) + 1):
+            for column in (math.floor(x), math.floor(x) + 1):
+                if 0 <= row < height and 0 <= column < width:
+                    share = (1 - abs(y - row)) * (1 - abs(x - column))
+                    sample = value[b, row * width + column, m]
+                    out[b, q, m] += weights[b, q, m, p] * share * sample
+    return out.flatten(2)
+
+
+def test_torch_equals_a_loop():
+    value, locations, weights = inputs()
+    with torch.no_grad():
+        out = deformable_attention(value, (4, 6), locations, weights, 'torch')
+        torch.testing.assert_close(out, naive(value, (4, 6), locations, weights))
+
+
+def test_gradcheck():
+    value, locations, weights = inputs()
+    assert torch.autograd.gradcheck(
+        lambda *args: deformable_attention(args[0], (4, 6), *args[1:], 'torch'),
+        (value, locations, weights),
+    )
+
+
+def test_samples_in_float32_whatever_the_value_is():
+    value, locations, weights = inputs(dtype=torch.float32)
+    exact = deformable_attention(value, (4, 6), locations, weights)
+    rounded = value.bfloat16()
+    with torch.autocast('cpu', torch.bfloat16):
+        out = deformable_attention(rounded, (4, 6), locations, weights)
+    assert out.dtype == torch.bfloat16
+    reference = deformable_attention(rounded.float(), (4, 6), locations, weights)
+    torch.testing.assert_close(out, reference.bfloat16(), rtol=0, atol=0)
+    torch.testing.assert_close(out.float(), exact, rtol=0, atol=5e-3)
+
+
+def test_offsets_keep_float32_under_autocast():
+    module = DeformableCrossAttention(32, 32, num_heads=4)
+    torch.nn.init.normal_(module.sampling_offsets.weight, std=0.5)
+    query, feat = torch.randn(1, 16, 32), torch.randn(1, 100, 32)
+    exact = module(query, feat, (4, 4), (10, 10))
+    with torch.autocast('cpu', torch.bfloat16):
+        out = module(query, feat, (4, 4), (10, 10))
+    assert out.dtype == torch.bfloat16
+    # Offsets rounded to bfloat16 are off by 0.1 and more here.
+    assert (out - exact).abs().max() < 0.02 * exact.abs().max()
+
+
+def test_initial_offsets_form_a_grid():
+    module = DeformableCrossAttention(32, 32, num_heads=4, num_points=2)
+    directions = module.sampling_offsets.bias.view(4, 2, 2)
+    expected = torch.tensor([[1.0, 0], [0, 1], [-1, 0], [0, -1]])
+    torch.testing.assert_close(directions[:, 0], expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(directions[:, 1], 2 * expected, atol=1e-6, rtol=0)
+    assert not module.sampling_offsets.weight.any()
+    assert not module.attention_weights.weight.any()
+
+
+def test_unknown_backend():
+    with pytest.raises(
+        ValueError, match=r"'cuda'; choose one of 'auto', 'mmcv', 'torch'"
+    ):
+        check_backend('cuda')
+
+
+def test_mmcv_is_refused_without_cuda_operators(monkeypatch):
+    monkeypatch.setattr(deform_attn, '_mmcv_has_cuda', lambda: False)
+    with pytest.raises(RuntimeError, match=r"'mmcv' needs mmcv with compiled CUDA"):
+        check_backend('mmcv')
+
+
+def test_mmcv_is_refused_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(deform_attn, '_mmcv_has_cuda', lambda: True)
+    deform_attn._select.cache_clear()
+    value, locations, weights = inputs()
+    with pytest.raises(ValueError, match=r"runs on CUDA tensors only, got one on 'cpu'"):
+        deformable_attention(value, (4, 6), locations, weights, 'mmcv')
+
+
+@pytest.mark.parametrize(
+    'device, has_cuda, name, said',
+    [
+        ('cuda', True, 'mmcv', "on cuda: 'mmcv' backend"),
+        ('cuda', False, 'torch', "on cuda: 'torch' backend, the slower one"),
+        ('cpu', True, 'torch', "on cpu: 'torch' backend"),
+    ],
+)
+def test_the_choice_is_logged_once(monkeypatch, device, has_cuda, name, said):
+    messages = []
+    monkeypatch.setattr(deform_attn, '_mmcv_has_cuda', lambda: has_cuda)
+    monkeypatch.setattr(deform_attn, 'print_log', lambda m, logger: messages.append(m))
+    deform_attn._select.cache_clear()
+    assert [deform_attn._select('auto', device) for _ in range(3)] == [name] * 3
+    assert len(messages) == 1 and said in messages[0]
+    deform_attn._select.cache_clear()
+
+
+@pytest.mark.cuda
+@CUDA
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize('batch', [1, 3, 65])
+def test_mmcv_equals_torch(dtype, batch):
+    """Forward and backward; the kernel cannot take 65 images in steps of 64."""
+    results = []
+    for backend in ('mmcv', 'torch'):
+        value, locations, weights = inputs(
+            batch=batch,
+            heads=16,
+            dims=6,
+            queries=35,
+            device='cuda',
+            dtype=torch.float32,
+        )
+        cast = value.to(dtype)
+        out = deformable_attention(cast, (4, 6), locations, weights, backend)
+        out.float().square().sum().backward()
+        results.append([out, value.grad, locations.grad, weights.grad])
+    for ours, twin in zip(*results, strict=True):
+        torch.testing.assert_close(ours, twin, rtol=2e-4, atol=2e-4)

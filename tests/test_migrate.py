@@ -1,0 +1,164 @@
+"""From published arguments and weights to ours."""
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+
+import piip_mm  # noqa: F401
+from piip_mm.weights import migrate_config, migrate_state_dict
+
+
+def branch(size=64, dims=32, depth=4, ends=(1, 3), **kwargs):
+    starts = (0, *(end + 1 for end in ends[:-1]))
+    defaults = dict(
+        real_size=size,
+        embed_dim=dims,
+        depth=depth,
+        num_heads=4,
+        pretrain_img_size=64,
+        interaction_indexes=[list(pair) for pair in zip(starts, ends, strict=True)],
+        pretrained='./deit_toy.pth',
+    )
+    return {**defaults, **kwargs}
+
+
+def vit(**kwargs):
+    defaults = dict(embed_dim=32, depth=4, num_heads=4, pretrain_img_size=64)
+    return migrate_config('det.vit_models', {**defaults, **kwargs})
+
+
+def test_published_defaults():
+    """What a published config leaves out has the published default, not ours."""
+    config = migrate_config(
+        'det.PIIPTwoBranch', dict(branch1=branch(64, 96), branch2=branch(96, 48))
+    )
+    assert config['interaction'] == dict(
+        attn='regular',
+        num_heads=6,
+        num_points=4,
+        value_ratio=1.0,
+        ffn_ratio=None,
+        drop_path_rate=0.3,
+        proj=True,
+        norm='LN',
+    )
+    high, low = config['branches']
+    assert (high['img_size'], low['img_size']) == (96, 64)
+    assert high['arch']['qkv_bias'] is False
+    assert high['arch']['init_values'] == 1e-4
+    assert high['window_pad'] == 'zero_qkv'
+    assert config['out_strides'] == (4, 8, 16, 32)
+    MODELS.build(config)
+
+
+def test_windows():
+    config = vit(
+        window_size=[7, -1, 7, 5],
+        window_attn=[True, True, False, True],
+        out_indices=[3],
+    )
+    assert config['branch']['window_size'] == [7, None, None, 5]
+
+
+def test_dino_has_no_map_of_stride_4():
+    arguments = dict(
+        branch1=branch(64, 96), branch2=branch(96, 48), is_dino=True, deform_num_heads=4
+    )
+    config = migrate_config('det.PIIPTwoBranch', arguments)
+    assert config['out_strides'] == (8, 16, 32)
+    names = migrate_state_dict({'fpn1.0.weight': 1, 'fpn2.0.weight': 2}, config)
+    assert names == {'pyramid.levels.0.weight': 2}
+
+
+@pytest.mark.parametrize(
+    'variant, dims',
+    [
+        ('', 32),
+        ('(as coded: branch4 built from branch3 kwargs)', 32),
+        ('(fixed: branch4 built from branch4 kwargs)', 24),
+        ('(intended)', 24),
+    ],
+)
+def test_four_branches(variant, dims):
+    sizes = {1: (32, 96), 2: (48, 64), 3: (64, 32), 4: (96, 24)}
+    arguments = {f'branch{k}': branch(*size) for k, size in sizes.items()}
+    config = migrate_config(f'det.PIIPFourBranch{variant}', arguments)
+    high = config['branches'][0]
+    assert high['arch']['embed_dims'] == dims
+    assert high['img_size'] == 96
+
+
+def test_baseline_in_published_order():
+    config = vit(with_fpn=True, out_indices=[3], qkv_bias=True)
+    network = MODELS.build(config)
+    published = {
+        'pos_embed': network.branch.pos_embed,
+        'up1.1.weight': network.pyramid.levels[0][1].weight,
+        'up2.0.bias': network.pyramid.levels[1].bias,
+        'blocks.2.gamma_2': network.branch.blocks[2].ls2.gamma,
+        'cls_token': None,
+    }
+    ours = dict(network.named_parameters())
+    for name, value in migrate_state_dict(published, config).items():
+        assert ours[name] is value
+    maps = network(torch.randn(1, 3, 64, 96))
+    assert [tuple(m.shape[2:]) for m in maps] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+
+
+def test_baseline_without_pyramid_ends_at_its_last_output():
+    config = vit(out_indices=[1, 2, 11])
+    assert config['branch']['arch']['num_layers'] == 3
+    assert config['out_strides'] == (16,)
+    names = migrate_state_dict({'blocks.2.gamma_1': 1, 'blocks.3.gamma_1': 2}, config)
+    assert names == {'branch.blocks.2.ls1.gamma': 1}
+
+
+@pytest.mark.parametrize(
+    'kind, kwargs, message',
+    [
+        ('det.PIIP', {}, r"'det.PIIP'; choose one of 'det.PIIPTwoBranch'"),
+        (
+            'det.PIIPFourBranch(mended)',
+            {f'branch{k}': branch() for k in range(1, 5)},
+            r"unknown variant 'mended'.*'as coded', 'fixed'",
+        ),
+        (
+            'det.PIIPTwoBranch',
+            dict(branch1=branch(pretrained='x.pth'), branch2=branch()),
+            r"pretrained='x.pth': only the DeiT family",
+        ),
+        (
+            'det.PIIPTwoBranch',
+            dict(branch1=branch(), branch2=branch(), depth=3),
+            r"arguments of the network that cannot be migrated: \{'depth': 3\}",
+        ),
+        (
+            'det.PIIPTwoBranch',
+            dict(branch1=branch(attn_drop_rate=0.1), branch2=branch()),
+            r'attn_drop_rate=0.1 cannot be migrated, only attn_drop_rate=0.0',
+        ),
+        (
+            'det.PIIPTwoBranch',
+            dict(branch1=branch(interaction_indexes=[[0, 1], [3, 3]]), branch2=branch()),
+            r'expected groups that follow each other',
+        ),
+        (
+            'det.vit_models',
+            dict(use_simple_fpn=False, out_indices=[3, 11]),
+            r'only the map of one block, or a pyramid of it',
+        ),
+    ],
+)
+def test_errors(kind, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        migrate_config(kind, kwargs)
+
+
+def test_unknown_names():
+    config = vit(with_fpn=True, out_indices=[3])
+    with pytest.raises(
+        ValueError, match=r"'blocks.0.attn.bias_table' is not a parameter"
+    ):
+        migrate_state_dict({'blocks.0.attn.bias_table': 1}, config)
+    with pytest.raises(ValueError, match=r"backbone of type 'ResNet'"):
+        migrate_state_dict({}, dict(type='ResNet'))

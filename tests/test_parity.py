@@ -1,0 +1,72 @@
+"""The published networks, rebuilt through the migration, give the recorded outputs."""
+
+import golden
+import pytest
+import torch
+from mmengine.registry import MODELS
+
+import piip_mm  # noqa: F401
+from piip_mm.weights import migrate_config, migrate_state_dict
+
+COMPACT = ['p1_three_branch_deit', 'p6_three_branch_fractional_sizes']
+FULL = [*COMPACT, 'p3_four_branch', 'p3b_four_branch_as_coded']
+
+
+def build(case: golden.Case):
+    config = migrate_config(case.kind, case.kwargs)
+    network = MODELS.build(config).eval()
+    network.load_state_dict(migrate_state_dict(case.state_dict, config), strict=True)
+    return network, config
+
+
+def check_outputs(case: golden.Case):
+    network, _ = build(case)
+    with torch.no_grad():
+        outputs = network(case.image)
+    assert len(outputs) == len(case.outputs)
+    for output, recorded in zip(outputs, case.outputs, strict=True):
+        assert recorded.deviation(output) < golden.OUTPUT_TOLERANCE
+
+
+@pytest.mark.parametrize('name', COMPACT)
+def test_outputs_of_compact_recordings(name):
+    check_outputs(golden.load_compact(name))
+
+
+@pytest.mark.parametrize('name', FULL)
+def test_outputs_of_complete_recordings(name):
+    check_outputs(golden.load_full(name))
+
+
+def test_gradients():
+    case = golden.load_compact('p1_three_branch_deit')
+    network, config = build(case)
+    loss = golden.loss_of(network(case.image))
+    loss.backward()
+    assert loss.item() == pytest.approx(case.loss, rel=1e-4)
+    parameters = dict(network.named_parameters())
+    for published, recorded in case.grads.items():
+        (ours,) = migrate_state_dict({published: None}, config)
+        assert recorded.deviation(parameters[ours].grad) < golden.GRAD_TOLERANCE
+
+
+@pytest.mark.parametrize('attribute', ['scale_factor', 'pixels'])
+def test_recordings_notice_another_resampling(attribute, monkeypatch):
+    """Resizing to the output size, as a reader might write it, must not pass."""
+    case = golden.load_compact('p6_three_branch_fractional_sizes')
+    network, _ = build(case)
+    original = torch.nn.functional.interpolate
+
+    def by_size(image, size=None, scale_factor=None, **kwargs):
+        if scale_factor is None:
+            return original(image, size, **kwargs)
+        rounding = int if attribute == 'scale_factor' else round
+        size = [rounding(side * scale_factor) for side in image.shape[2:]]
+        return original(image, size, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, 'interpolate', by_size)
+    with torch.no_grad():
+        output = network(case.image)[0]
+    if attribute == 'pixels':
+        assert output.shape[2:] == case.outputs[0].shape[2:]
+    assert case.outputs[0].deviation(output) > 10 * golden.OUTPUT_TOLERANCE

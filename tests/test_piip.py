@@ -1,0 +1,352 @@
+"""The N-branch backbone: construction, shapes, gradients, precision, errors."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from torch import nn
+
+import piip_mm
+from piip_mm.models.directions import DIRECTIONS
+
+
+def branch(embed_dims=32, img_size=64, num_layers=4, num_heads=4, **kwargs):
+    arch = dict(embed_dims=embed_dims, num_layers=num_layers, num_heads=num_heads)
+    return dict(
+        type='PIIPViT', arch=arch, img_size=img_size, pretrain_img_size=64, **kwargs
+    )
+
+
+def config(num_branches=3, **kwargs):
+    """A tiny PIIP of any number of branches, 96 pixels and 32 channels at the first."""
+    branches = [
+        branch(32 * (i + 1), 96 - 16 * i, 4 if i < 2 else 8, window_size=3)
+        for i in range(num_branches)
+    ]
+    defaults = dict(
+        type='PIIP',
+        branches=branches,
+        num_interactions=4,
+        interaction=dict(num_heads=4),
+    )
+    return {**defaults, **kwargs}
+
+
+def build(**kwargs):
+    torch.manual_seed(0)
+    return MODELS.build(config(**kwargs))
+
+
+def enliven(network):
+    """Scales that start at zero would hide the interactions."""
+    for name, parameter in network.named_parameters():
+        if 'gamma' in name:
+            nn.init.normal_(parameter, std=0.5)
+    return network
+
+
+def test_is_in_the_root_registry():
+    for name in ('PIIP', 'PIIPViT', 'ViTPyramid'):
+        assert MODELS.get(name).__module__.startswith('piip_mm.')
+
+
+@pytest.mark.parametrize('num_branches', [2, 3, 4, 5])
+def test_any_number_of_branches(num_branches):
+    network = build(num_branches=num_branches)
+    maps = network(torch.randn(2, 3, 96, 128))
+    dims = 32 * num_branches
+    sizes = [(24, 32), (12, 16), (6, 8), (3, 4)]
+    assert [tuple(m.shape) for m in maps] == [(2, dims, *size) for size in sizes]
+
+
+@pytest.mark.parametrize('attn', ['deform', 'regular'])
+@pytest.mark.parametrize('direction', list(DIRECTIONS))
+@pytest.mark.parametrize('num_interactions', [1, 4])
+def test_every_parameter_gets_a_gradient(attn, direction, num_interactions):
+    if direction == 'alternating' and num_interactions == 1:
+        pytest.skip('one stage of taking turns joins one pair only')
+    interaction = dict(attn=attn, direction=direction, num_heads=4)
+    network = build(interaction=interaction, num_interactions=num_interactions)
+    enliven(network)
+    sum(m.square().mean() for m in network(torch.randn(1, 3, 96, 96))).backward()
+    dead = [n for n, p in network.named_parameters() if p.grad is None]
+    assert dead == []
+
+
+@pytest.mark.parametrize(
+    'kwargs',
+    [
+        dict(num_interactions=0),
+        dict(num_interactions=2),
+        dict(merge_branches=[2]),
+        dict(merge_branches=[0]),
+        dict(merge_branches=[0, 2]),
+        dict(out_strides=(8, 16, 32)),
+        dict(out_strides=(16,)),
+        dict(interaction=dict(num_heads=4, ffn_ratio=None)),
+        dict(interaction=dict(num_heads=4, proj=False, norm=None)),
+    ],
+    ids=str,
+)
+def test_parameters_that_nothing_reads_do_not_exist(kwargs):
+    network = enliven(build(**kwargs))
+    maps = network(torch.randn(1, 3, 96, 96))
+    assert len(maps) == len(kwargs.get('out_strides', (4, 8, 16, 32)))
+    sum(m.square().mean() for m in maps).backward()
+    assert [n for n, p in network.named_parameters() if p.grad is None] == []
+
+
+def test_a_new_network_starts_as_its_branches_alone():
+    """All scales of the interactions are zero."""
+    together = build().eval()
+    alone = build(num_interactions=0).eval()
+    missing = alone.load_state_dict(together.state_dict(), strict=False)
+    assert not missing.missing_keys
+    image = torch.randn(1, 3, 96, 96)
+    for ours, theirs in zip(together(image), alone(image), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    changed = enliven(together)(image)[0]
+    assert (changed - alone(image)[0]).abs().max() > 1e-3
+
+
+def test_edges_of_one_unit_read_what_was_before_it():
+    """A unit that let its second edge read the first one's result would differ."""
+    network = enliven(build(num_branches=2)).eval()
+    simultaneous = network.interactions[0]
+    in_turn = copy.deepcopy(simultaneous)
+    in_turn.pattern = tuple((edge,) for step in in_turn.pattern for edge in step)
+    tokens = [torch.randn(1, 36, 32), torch.randn(1, 25, 64)]
+    grids = [(6, 6), (5, 5)]
+    ours, other = simultaneous(tokens, grids), in_turn(tokens, grids)
+    torch.testing.assert_close(ours[0], other[0])
+    assert (ours[1] - other[1]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize('size', [(96, 96), (97, 111), (70, 50), (41, 64)])
+def test_sizes_that_do_not_divide(size):
+    maps = build()(torch.randn(1, 3, *size))
+    height, width = (side // 16 for side in size)
+    assert [tuple(m.shape[2:]) for m in maps] == [
+        (height * 4, width * 4),
+        (height * 2, width * 2),
+        (height, width),
+        (height // 2, width // 2),
+    ]
+
+
+def test_pixels_that_fill_no_patch_do_not_count():
+    """Equal sizes in the pyramid, so that resampling does not mix them in."""
+    branches = [branch(32, 64), branch(64, 64)]
+    network = build(branches=branches).eval()
+    image = torch.randn(1, 3, 71, 79)
+    cropped = image[..., :64, :64]
+    for ours, theirs in zip(network(image), network(cropped), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_input_too_small_for_a_branch():
+    message = (
+        r'branch 2 sees the 20 x 96 input at 13 x 64 pixels, less than its patch of '
+        r'16; use inputs of at least 24 pixels a side'
+    )
+    with pytest.raises(ValueError, match=message):
+        build()(torch.randn(1, 3, 20, 96))
+    build(out_strides=(4,))(torch.randn(1, 3, 24, 24))
+
+
+def test_the_position_embedding_is_left_alone_on_its_own_grid():
+    vit = MODELS.build(branch())
+    assert vit._pos_embed_on((4, 4)) is vit.pos_embed
+    assert vit._pos_embed_on((3, 5)).shape == (1, 15, 32)
+
+
+@pytest.mark.parametrize('drop_path_rate', [0.0, 0.3])
+def test_checkpointing_gives_equal_gradients(drop_path_rate):
+    gradients = []
+    for with_cp in (False, True):
+        cfg = config(num_branches=2)
+        for branch_cfg in cfg['branches']:
+            branch_cfg.update(with_cp=with_cp, drop_path_rate=drop_path_rate)
+        torch.manual_seed(0)
+        network = enliven(MODELS.build(cfg)).train()
+        torch.manual_seed(1)
+        sum(m.sum() for m in network(torch.ones(2, 3, 96, 96))).backward()
+        gradients.append({n: p.grad for n, p in network.named_parameters()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+
+
+def test_bfloat16_autocast():
+    network = enliven(build()).eval()
+    image = torch.randn(1, 3, 96, 96)
+    exact = network(image)
+    with torch.autocast('cpu', torch.bfloat16):
+        rounded = network(image)
+    for ours, theirs in zip(rounded, exact, strict=True):
+        assert ours.dtype == torch.float32
+        assert (ours - theirs).abs().mean() < 0.05 * theirs.abs().mean()
+        assert (ours - theirs).abs().max() > 0
+
+
+def test_bfloat16_weights():
+    network = enliven(build()).eval()
+    image = torch.randn(1, 3, 96, 96)
+    exact = network(image)[0]
+    rounded = network.bfloat16()(image)[0]
+    assert rounded.dtype == torch.float32
+    assert (rounded - exact).abs().mean() < 0.1 * exact.abs().mean()
+
+
+def test_float64():
+    network = enliven(build()).eval()
+    image = torch.randn(1, 3, 96, 96)
+    exact = network.double()(image.double())
+    assert exact[0].dtype == torch.float32
+    for ours, theirs in zip(network.float()(image), exact, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_frozen_stages():
+    cfg = config(num_branches=2)
+    cfg['branches'][0]['frozen_stages'] = 2
+    network = MODELS.build(cfg)
+    trained = {
+        name.removeprefix('branches.0.').rsplit('.', 1)[0]
+        for name, parameter in network.named_parameters()
+        if parameter.requires_grad and name.startswith('branches.0.')
+    }
+    assert {name.split('.')[1] for name in trained} == {'2', '3'}
+    network.train()
+    assert not network.branches[0].blocks[1].training
+    assert network.branches[0].blocks[2].training
+
+
+def test_blocks_that_nothing_reads_are_not_built():
+    """Only the first branch is merged: the last one is read up to the third stage."""
+    network = enliven(build(merge_branches=[0]))
+    assert [branch.depth for branch in network.branches] == [4, 4, 6]
+    assert network.ends[2] == (1, 3, 5)
+    layer_id, layers = network.get_layer_depth('branches.2.blocks.5.ls1.gamma')
+    assert (layer_id, layers) == (6, 10)
+
+
+def test_layer_depth():
+    """Ids of a network whose deepest branch has 8 blocks, the others 4."""
+    network = build()
+    ids = {
+        name: network.get_layer_depth(f'backbone.{name}', 'backbone.')
+        for name, _ in network.named_parameters()
+    }
+    assert {layers for _, layers in ids.values()} == {10}
+    assert ids['branches.0.pos_embed'][0] == 0
+    assert ids['branches.2.patch_embed.weight'][0] == 0
+    blocks = [ids[f'branches.0.blocks.{i}.ls1.gamma'][0] for i in range(4)]
+    assert blocks == [2, 4, 6, 8]
+    deep = [ids[f'branches.2.blocks.{i}.ls1.gamma'][0] for i in range(8)]
+    assert deep == list(range(1, 9))
+    rest = {ids[n][0] for n in ids if not n.startswith('branches.')}
+    assert rest == {9}
+
+
+def test_interaction_ends():
+    ends = [[0, 3], [1, 3], [3, 7]]
+    network = build(interaction_ends=ends, num_interactions=2)
+    assert network.ends == [(0, 3), (1, 3), (3, 7)]
+    runs = []
+    for index, part in enumerate(network.branches):
+        original = part.run
+
+        def run(tokens, grid, start, stop, index=index, original=original):
+            runs.append((index, start, stop))
+            return original(tokens, grid, start, stop)
+
+        part.run = run
+    network(torch.randn(1, 3, 96, 96))
+    assert runs == [(0, 0, 1), (1, 0, 2), (2, 0, 4), (0, 1, 4), (1, 2, 4), (2, 4, 8)]
+
+
+BUILD_ERRORS = {
+    r'at least two branches, got 1.*ViTPyramid': dict(branches=[branch()]),
+    r'4 blocks of branch 0 cannot be split evenly into num_interactions=3': dict(
+        num_interactions=3
+    ),
+    r'groups \[2, 1, 2\] for 3 branches and num_interactions=2': dict(
+        interaction_ends=[[1, 3], [3], [3, 7]], num_interactions=2
+    ),
+    r'interaction_ends \(3, 1\) of branch 0: expected increasing': dict(
+        interaction_ends=[[3, 1], [1, 3], [3, 7]], num_interactions=2
+    ),
+    r'interaction_ends \(1, 2\) of branch 1: .* end with its last block, 3': dict(
+        interaction_ends=[[1, 3], [1, 2], [3, 7]], num_interactions=2
+    ),
+    r'img_size increases from 64 \(branch 0\) to 96 \(branch 1\)': dict(
+        branches=[branch(32, 64), branch(64, 96)]
+    ),
+    r'width 30 is not divisible by num_heads 4': dict(branches=[branch(30), branch(64)]),
+    r'merged width 48 is not divisible by GroupNorm groups 32': dict(
+        branches=[branch(32), branch(48)]
+    ),
+    r'value width .*int\(32 \* 0\.5\).* 16 is not divisible by num_heads 5': dict(
+        interaction=dict(num_heads=5)
+    ),
+    r"unknown interaction attention 'window'; choose one of 'deform', 'regular'": dict(
+        interaction=dict(attn='window')
+    ),
+    r"unknown direction 'up'; choose one of 'neighbours', 'alternating', 'cycle'": dict(
+        interaction=dict(direction='up')
+    ),
+    r"backend 'triton'; choose one of 'auto', 'mmcv', 'torch'": dict(
+        interaction=dict(num_heads=4, backend='triton')
+    ),
+    r"unknown interaction norm 'BN'; choose 'LN' or None": dict(
+        interaction=dict(num_heads=4, norm='BN')
+    ),
+    r"unknown arch 'deit_xs'; choose one of 'deit_tiny'": dict(
+        branches=[dict(type='PIIPViT', arch='deit_xs', img_size=64), branch()]
+    ),
+    r"unknown keys \['width'\], missing keys \['num_layers', 'num_heads'\]": dict(
+        branches=[
+            dict(type='PIIPViT', arch=dict(embed_dims=8, width=8), img_size=64),
+            branch(),
+        ]
+    ),
+    r'stride 2 cannot be reached from a map of stride 16; choose from 4, 8, 16, 32': dict(
+        out_strides=(2, 4)
+    ),
+    r'out_strides is empty': dict(out_strides=()),
+    r'merge_branches \[3\]: expected some of the branches 0 to 2': dict(
+        merge_branches=[3]
+    ),
+    r'img_size 8 is smaller than one patch of 16': dict(
+        branches=[branch(), branch(64, 8)]
+    ),
+    r'window_size has 2 values for 4 blocks': dict(
+        branches=[branch(window_size=[3, 3]), branch(64)]
+    ),
+    r'global_attn_indexes \(4,\): block 4 does not exist, there are blocks 0 to 3': dict(
+        branches=[branch(global_attn_indexes=[4]), branch(64)]
+    ),
+    r'frozen_stages=9: expected -1 \(none\) to 4': dict(
+        branches=[branch(frozen_stages=9), branch(64)]
+    ),
+    r"unknown mlp_act 'relu'; choose one of 'gelu', 'gelu_tanh'": dict(
+        branches=[branch(mlp_act='relu'), branch(64)]
+    ),
+}
+
+
+@pytest.mark.parametrize('message', BUILD_ERRORS, ids=lambda m: m[:40])
+def test_errors_when_built(message):
+    with pytest.raises(ValueError, match=message):
+        build(**BUILD_ERRORS[message])
+
+
+def test_builds_without_memory():
+    with torch.device('meta'):
+        network = build()
+    assert all(p.is_meta for p in network.parameters())
+
+
+def test_version():
+    assert piip_mm.__version__.count('.') == 2

@@ -1,0 +1,122 @@
+"""Pretrained DeiT files into branches."""
+
+import json
+
+import golden
+import pytest
+import torch
+from mmengine.registry import MODELS
+
+import piip_mm  # noqa: F401
+from piip_mm.weights import migrate_config, migrate_state_dict
+from piip_mm.weights.pretrained import load_pretrained_vit
+
+
+def vit(**kwargs):
+    arch = dict(embed_dims=32, num_layers=2, num_heads=2)
+    defaults = dict(type='PIIPViT', arch=arch, img_size=64, pretrain_img_size=64)
+    return MODELS.build({**defaults, **kwargs})
+
+
+def deit_file(path, grid=4, patch=16, cls_row=True, layer_scale=False):
+    """A file in DeiT's own layout."""
+    tensors = dict(vit().state_dict())
+    tensors = {
+        name.replace('patch_embed', 'patch_embed.proj').replace('.ls', '.gamma_'): value
+        for name, value in tensors.items()
+        if '.ls' not in name
+    }
+    if layer_scale:
+        tensors |= {
+            f'blocks.{i}.gamma_{j}': torch.rand(32) for i in (0, 1) for j in (1, 2)
+        }
+    tensors['pos_embed'] = torch.randn(1, grid**2 + cls_row, 32)
+    tensors['patch_embed.proj.weight'] = torch.randn(32, 3, patch, patch)
+    tensors |= {'cls_token': torch.zeros(1, 1, 32), 'head.weight': torch.zeros(9, 32)}
+    torch.save({'model': tensors}, path)
+    return tensors
+
+
+@pytest.mark.parametrize('name', ['pretrained_deit3', 'pretrained_deit_cls_token'])
+def test_recorded(name):
+    folder = golden.FULL / name
+    if not folder.is_dir():
+        pytest.skip(f'complete recordings are not here: {folder}')
+    recorded = json.loads((folder / 'config.json').read_text())
+    config = migrate_config(recorded['cls'], {**recorded['kwargs'], 'out_indices': [1]})
+    network = MODELS.build(config)
+    load_pretrained_vit(network.branch, str(folder / 'pretrained.pt'))
+    expected = torch.load(folder / 'branch_state_dict.pt', weights_only=True)
+    loaded = network.state_dict()
+    for published in recorded['deterministic_keys']:
+        ((ours, value),) = migrate_state_dict(
+            {published: expected[published]}, config
+        ).items()
+        torch.testing.assert_close(loaded[ours], value)
+
+
+def test_init_cfg_loads_and_reports(tmp_path):
+    path = str(tmp_path / 'deit.pth')
+    tensors = deit_file(path)
+    branch = vit(init_cfg=dict(type='Pretrained', checkpoint=path))
+    branch.init_weights()
+    torch.testing.assert_close(branch.pos_embed, tensors['pos_embed'][:, 1:])
+    weight = tensors['blocks.1.attn.qkv.weight']
+    torch.testing.assert_close(branch.blocks[1].attn.qkv.weight, weight)
+    report = load_pretrained_vit(branch, path)
+    assert sorted(report.dropped) == ['cls_token', 'head.weight']
+    assert len(report.missing) == 4 and all('.ls' in name for name in report.missing)
+    assert 'dropped: 2 (cls_token, head.weight), missing: 4 (blocks.0' in str(report)
+
+
+def test_init_cfg_inside_a_network(tmp_path):
+    path = str(tmp_path / 'deit.pth')
+    tensors = deit_file(path, layer_scale=True)
+    arch = dict(embed_dims=32, num_layers=2, num_heads=2)
+    pretrained = dict(type='Pretrained', checkpoint=path)
+    branches = [
+        dict(
+            type='PIIPViT',
+            arch=arch,
+            img_size=s,
+            pretrain_img_size=64,
+            init_cfg=pretrained,
+        )
+        for s in (64, 48)
+    ]
+    interaction = dict(num_heads=4)
+    network = MODELS.build(
+        dict(type='PIIP', branches=branches, num_interactions=2, interaction=interaction)
+    )
+    network.init_weights()
+    for branch in network.branches:
+        scale = branch.blocks[0].ls2.gamma
+        torch.testing.assert_close(scale, tensors['blocks.0.gamma_2'])
+
+
+def test_other_grid_and_patch(tmp_path):
+    path = str(tmp_path / 'deit.pth')
+    tensors = deit_file(path, grid=6, patch=14, cls_row=False)
+    branch = vit()
+    report = load_pretrained_vit(branch, path)
+    rows = tensors['pos_embed'].transpose(1, 2).unflatten(2, (6, 6))
+    rows = torch.nn.functional.interpolate(rows, (4, 4), mode='bicubic')
+    torch.testing.assert_close(branch.pos_embed, rows.flatten(2).transpose(1, 2))
+    assert branch.patch_embed.weight.shape == (32, 3, 16, 16)
+    assert len(report.resized) == 2
+
+
+def test_errors(tmp_path):
+    path = str(tmp_path / 'deit.pth')
+    with pytest.raises(FileNotFoundError, match=r'deit.pth. do not exist; put the file'):
+        load_pretrained_vit(vit(), path)
+    deit_file(path)
+    wide = vit(arch=dict(embed_dims=64, num_layers=2, num_heads=2))
+    with pytest.raises(ValueError, match=r'does not fit the branch.*\(1, 16, 64\) here'):
+        load_pretrained_vit(wide, path)
+    deep = vit(arch=dict(embed_dims=32, num_layers=3, num_heads=2))
+    with pytest.raises(ValueError, match=r"lacks 12 tensors.*'blocks.2.norm1.weight'"):
+        load_pretrained_vit(deep, path)
+    torch.save({'layer1.0.conv1.weight': torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="'layer1.0.conv1.weight' is not a parameter"):
+        load_pretrained_vit(vit(), path)
