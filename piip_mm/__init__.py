@@ -12,6 +12,6 @@ __version__ = '0.1.0'
 # Before anything imports timm or torchvision.
 apply_compat()
 
-from . import models  # noqa: E402
+from . import engine, models  # noqa: E402
 
-__all__ = ['__version__', 'models']
+__all__ = ['__version__', 'engine', 'models']

@@ -1,0 +1,163 @@
+"""One place in a config for a user's own data set in COCO format.
+
+.. code-block:: python
+
+    custom = dict(
+        data_root='data/custom/',            # everything below is relative to it
+        train_ann='annotations/train.json',
+        val_ann='annotations/val.json',
+        train_img='images/',
+        val_img='images/',
+        classes=None)                        # None: all categories of train_ann
+
+The tools spread these values over the config, so each is given once, in a file or as
+``--cfg-options custom.data_root=... custom.classes=cat,dog``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from .data_check import check_data, leaf_datasets, metric_configs
+
+_REQUIRED = ('data_root', 'train_ann', 'val_ann')
+_DEFAULTS = {'train_img': 'images/', 'val_img': 'images/', 'classes': None}
+#: Parts of a model whose number of classes is none of the data set's.
+_CLASS_FREE = ('backbone', 'neck', 'rpn_head')
+
+
+def expand_custom_data(cfg: Config) -> None:
+    """Spread the top-level ``custom`` over dataloaders, evaluators and heads, in place.
+
+    A config without ``custom`` stays as it is. Classes are put into the order of the
+    annotation files, which is how mmdet numbers them, and are written back to
+    ``cfg.custom.classes``: a config saved with a checkpoint needs no training data to be
+    tested.
+
+    Args:
+        cfg: The config, after ``--cfg-options``.
+
+    Raises:
+        FileNotFoundError: If an annotation file does not exist.
+        ValueError: If ``custom`` has unknown or lacks required fields, an annotation
+            file has no images, annotations or categories, or the classes do not fit.
+    """
+    if cfg.get('custom') is None:
+        return
+    custom = {**_DEFAULTS, **cfg.custom}
+    unknown = sorted(set(custom) - set(_DEFAULTS) - set(_REQUIRED))
+    absent = [key for key in _REQUIRED if not custom.get(key)]
+    if unknown or absent:
+        raise ValueError(
+            f'custom: unknown fields {unknown}, fields without a value {absent}; '
+            f'expected {", ".join((*_REQUIRED, *_DEFAULTS))}'
+        )
+    root = Path(custom['data_root'])
+    for name, split in (('train', 'train'), ('val', 'val'), ('test', 'val')):
+        ann = custom[f'{split}_ann']
+        if cfg.get(f'{name}_dataloader'):
+            dataset = _only_dataset(cfg[f'{name}_dataloader']['dataset'], name)
+            dataset['data_root'] = custom['data_root']
+            dataset['ann_file'] = ann
+            dataset['data_prefix'] = {'img': custom[f'{split}_img']}
+        for metric in metric_configs(cfg.get(f'{name}_evaluator')):
+            if 'ann_file' in metric:
+                metric['ann_file'] = str(root / ann)
+
+    train_ann, val_ann = root / custom['train_ann'], root / custom['val_ann']
+    needs_train = custom['classes'] is None
+    if not val_ann.exists() or (needs_train and not train_ann.exists()):
+        check_data(cfg, 'train')
+    classes = _resolve_classes(custom['classes'], train_ann, val_ann)
+    cfg.custom = {**custom, 'classes': classes}
+    for name in ('train', 'val', 'test'):
+        if cfg.get(f'{name}_dataloader'):
+            dataset = _only_dataset(cfg[f'{name}_dataloader']['dataset'], name)
+            # A palette belongs to the classes of the base config.
+            dataset['metainfo'] = {'classes': classes}
+    heads = list(_heads_with_classes(cfg.model))
+    if not heads:
+        raise ValueError("custom: the model has no head with 'num_classes' to set")
+    for head in heads:
+        head['num_classes'] = len(classes)
+    print_log(f'custom data in {root}: classes {classes}', logger='current')
+
+
+def _only_dataset(dataset: Any, name: str) -> Any:
+    leaves = list(leaf_datasets(dataset))
+    if len(leaves) != 1:
+        raise ValueError(
+            f'custom describes one data set, but {name}_dataloader joins {len(leaves)}; '
+            'set their paths in the config and remove custom'
+        )
+    return leaves[0]
+
+
+def _heads_with_classes(node: Any) -> Iterator[dict]:
+    if isinstance(node, Mapping):
+        if 'num_classes' in node:
+            yield node  # type: ignore[misc]
+        for key, child in node.items():
+            if key not in _CLASS_FREE:
+                yield from _heads_with_classes(child)
+    elif isinstance(node, (list, tuple)):
+        for child in node:
+            yield from _heads_with_classes(child)
+
+
+def _resolve_classes(given: Any, train_ann: Path, val_ann: Path) -> list[str]:
+    """The classes in the order of the files, after checks of both files."""
+    # Testing a trained model does without the training data.
+    source = train_ann if train_ann.exists() else val_ann
+    categories = _categories(source)
+    wanted = categories if given is None else _as_names(given)
+    lacking = [name for name in wanted if name not in categories]
+    if lacking or not wanted or len(set(wanted)) < len(wanted):
+        raise ValueError(
+            f'custom.classes {wanted}: expected different names out of the categories '
+            f'{categories} of {source}' + (f'; not there: {lacking}' if lacking else '')
+        )
+    classes = [name for name in categories if name in wanted]
+    val_classes = [name for name in _categories(val_ann) if name in classes]
+    if val_classes != classes:
+        raise ValueError(
+            f'{val_ann} has the classes {val_classes}, {source} has {classes}; list the '
+            'same categories in the same order in both files'
+        )
+    return classes
+
+
+def _as_names(given: Any) -> list[str]:
+    """On the command line a single name arrives as a string, a number as an int."""
+    if isinstance(given, str):
+        given = given.split(',')
+    elif not isinstance(given, Sequence):
+        given = [given]
+    return [str(name).strip() for name in given]
+
+
+def _categories(ann_file: Path) -> list[str]:
+    """Names of the categories of a COCO annotation file, in its order."""
+    try:
+        content = json.loads(ann_file.read_text())
+    except ValueError as error:
+        raise ValueError(f'{ann_file} is not a JSON file: {error}') from error
+    parts = ('images', 'annotations', 'categories')
+    empty = [
+        part for part in parts if not (isinstance(content, dict) and content.get(part))
+    ]
+    if empty:
+        raise ValueError(
+            f'{ann_file} has no {" and no ".join(empty)}; expected a COCO annotation '
+            f'file with {", ".join(parts)}'
+        )
+    names = [str(category['name']) for category in content['categories']]
+    if len(set(names)) < len(names):
+        raise ValueError(f'{ann_file} names a category twice: {names}')
+    return names

@@ -1,0 +1,117 @@
+"""What tools/train.py and tools/test.py have in common."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from .custom_data import expand_custom_data
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments that both tools take, as in mmdetection."""
+    parser.add_argument('--work-dir', help='directory of logs, checkpoints and metrics')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='override settings of the config; the value may be a list like "[a,b]" or '
+        'a,b, nested ones too: "[(a,b),(c,d)]" (with the quotation marks, without white '
+        'space)',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='job launcher; without a GPU "pytorch" runs the processes on the CPU',
+    )
+    # torch.distributed.launch passes the rank as an argument, torchrun by environment.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Config of a run: the file, the overrides, launcher, work directory, own data.
+
+    Raises:
+        FileNotFoundError: If the config or an annotation file that it needs is missing.
+        ValueError: If its ``custom`` is wrong, see :func:`expand_custom_data`, or the
+            launcher needs GPUs and there are none.
+    """
+    if args.launcher in ('slurm', 'mpi') and get_device() == 'cpu':
+        raise ValueError(
+            f'--launcher {args.launcher} needs GPUs, and PyTorch finds none here; on the '
+            'CPU use --launcher pytorch (tools/dist_train.sh, tools/dist_test.sh)'
+        )
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options)
+    cfg.launcher = args.launcher
+    # As in mmdetection: command line, then config, then the config's name.
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
+    expand_custom_data(cfg)
+    return cfg
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """End the program with the message alone where the user's input is at fault.
+
+    For the steps before the run: errors inside it keep their traceback. Of several
+    processes only the first one speaks.
+    """
+    try:
+        yield
+    except (FileNotFoundError, ValueError) as error:
+        is_first = os.environ.get('RANK', '0') == '0'
+        raise SystemExit(f'error: {error}' if is_first else 1) from None
+
+
+@contextmanager
+def process_group(cfg: Config) -> Iterator[None]:
+    """Let processes started by torchrun work together on machines without a GPU.
+
+    MMEngine joins the processes itself where there is a GPU. Otherwise they are joined
+    here with gloo before the runner exists, and the model's wrapper is told that it is
+    on a CPU.
+    """
+    if cfg.launcher == 'none' or get_device() != 'cpu':
+        yield
+        return
+    torch.distributed.init_process_group('gloo')
+    cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel'))
+    cfg.model_wrapper_cfg.setdefault('device_ids', None)
+    cfg.model_wrapper_cfg.setdefault('broadcast_buffers', False)
+    cfg.model_wrapper_cfg.setdefault(
+        'find_unused_parameters', cfg.get('find_unused_parameters', False)
+    )
+    print_log(
+        f'No GPU: {torch.distributed.get_world_size()} processes on the CPU, joined by '
+        'gloo',
+        logger='current',
+    )
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def build_runner(cfg: Config) -> Runner:
+    """The runner that the config names, MMEngine's own by default."""
+    if 'runner_type' in cfg:
+        return RUNNERS.build(cfg)
+    return Runner.from_cfg(cfg)

@@ -1,0 +1,171 @@
+"""Layer-wise learning-rate decay for multi-branch backbones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mmengine.logging import print_log
+from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from torch import nn
+
+_DEFAULTS: dict[str, Any] = {
+    'layer_decay_rate': 1.0,
+    'decay_pos_embed': True,
+    'custom_keys': {},
+}
+_CUSTOM_FIELDS = ('lr_mult', 'decay_mult')
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class PIIPLayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """Learning rate by depth, weight decay by shape.
+
+    A parameter of layer ``id`` out of ``num_layers`` learns with ``lr *
+    layer_decay_rate ** (num_layers - 1 - id)``. The backbone's ``get_layer_depth``
+    decides on the layers (embedding 0, then the blocks); what is not in the backbone,
+    neck and heads, has the top id and the full rate.
+
+    Biases and all other one-dimensional parameters (norms, layer scales) have no weight
+    decay. Scalars, as the weights of the merge, have it, and so have the position
+    embeddings: published PIIP models were trained that way.
+
+    ``paramwise_cfg`` takes
+
+    - ``layer_decay_rate`` (float in (0, 1]): the base of the decay, 1 for none;
+    - ``decay_pos_embed`` (bool): False exempts position embeddings from weight decay,
+      as ViT recipes usually do; it deviates from the published training;
+    - ``custom_keys`` (dict): from a substring of parameter names to ``lr_mult``, which
+      multiplies the rate above, and ``decay_mult``, which replaces the rule for weight
+      decay. The longest key that matches counts.
+
+    Args:
+        optim_wrapper_cfg: Config of the optimizer wrapper and its ``optimizer``, which
+            needs ``lr``.
+        paramwise_cfg: See above.
+
+    Raises:
+        ValueError: If an option is unknown or out of range, or ``lr`` is not set.
+    """
+
+    def __init__(
+        self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None
+    ) -> None:
+        given = dict(paramwise_cfg or {})
+        _check_paramwise_cfg(given)
+        # Never empty: the parent would skip add_params.
+        super().__init__(optim_wrapper_cfg, {**_DEFAULTS, **given})
+        if self.base_lr is None:
+            raise ValueError(
+                'layer decay needs the learning rate in the config: set '
+                'optim_wrapper.optimizer.lr'
+            )
+
+    def add_params(self, params: list[dict], module: nn.Module, **kwargs: Any) -> None:
+        """Sort the parameters of a model into groups of equal settings.
+
+        Args:
+            params: List that the groups are appended to, in order of their layer ids.
+            module: The model: something with a ``backbone``, or a backbone itself.
+
+        Raises:
+            TypeError: If the backbone does not say how deep its parameters are.
+        """
+        if kwargs:
+            raise TypeError(f'unexpected arguments {sorted(kwargs)}')
+        depth_of = _layer_depths(module)
+        groups: dict[tuple, dict[str, Any]] = {}
+        for name, param in module.named_parameters():
+            if not param.requires_grad:
+                continue
+            layer_id, num_layers = depth_of(name)
+            lr_mult, decay_mult = self._multipliers(name, param)
+            scale = lr_mult * self.paramwise_cfg['layer_decay_rate'] ** (
+                num_layers - 1 - layer_id
+            )
+            key = (layer_id, scale, decay_mult)
+            if key not in groups:
+                groups[key] = {
+                    'params': [],
+                    'lr': self.base_lr * scale,
+                    'lr_scale': scale,
+                    'layer_id': layer_id,
+                }
+                if self.base_wd is not None:
+                    groups[key]['weight_decay'] = self.base_wd * decay_mult
+            groups[key]['params'].append(param)
+        new = [groups[key] for key in sorted(groups)]
+        params.extend(new)
+        print_log(_table(new), logger='current')
+
+    def _multipliers(self, name: str, param: nn.Parameter) -> tuple[float, float]:
+        """Factors for the learning rate and the weight decay of a parameter."""
+        is_exempt = (
+            param.ndim == 1
+            or name.endswith('.bias')
+            or (not self.paramwise_cfg['decay_pos_embed'] and 'pos_embed' in name)
+        )
+        custom_keys = self.paramwise_cfg['custom_keys']
+        matching = [key for key in custom_keys if key in name]
+        custom = custom_keys[max(matching, key=len)] if matching else {}
+        return (
+            custom.get('lr_mult', 1.0),
+            custom.get('decay_mult', 0.0 if is_exempt else 1.0),
+        )
+
+
+def _check_paramwise_cfg(paramwise_cfg: dict) -> None:
+    unknown = sorted(set(paramwise_cfg) - set(_DEFAULTS))
+    if unknown:
+        raise ValueError(
+            f'unknown paramwise_cfg {unknown}; choose from {sorted(_DEFAULTS)} '
+            '(depths and strides are known from the backbone)'
+        )
+    rate = paramwise_cfg.get('layer_decay_rate', 1.0)
+    if not 0 < rate <= 1:
+        raise ValueError(f'layer_decay_rate {rate}: expected a number in (0, 1]')
+    for key, custom in paramwise_cfg.get('custom_keys', {}).items():
+        unknown = sorted(set(custom) - set(_CUSTOM_FIELDS))
+        if unknown:
+            raise ValueError(
+                f'unknown fields {unknown} of custom_keys[{key!r}]; choose from '
+                f'{sorted(_CUSTOM_FIELDS)}'
+            )
+
+
+def _layer_depths(model: nn.Module) -> Callable[[str], tuple[int, int]]:
+    """From a parameter's name in the model to its layer id and the number of layers."""
+    prefix = 'backbone.' if hasattr(model, 'backbone') else ''
+    backbone: Any = getattr(model, 'backbone', model)
+    if not hasattr(backbone, 'get_layer_depth'):
+        raise TypeError(
+            f'layer decay needs a backbone with get_layer_depth, as PIIP or ViTPyramid; '
+            f'{type(backbone).__name__} has none'
+        )
+    first = next(name for name, _ in backbone.named_parameters())
+    num_layers = backbone.get_layer_depth(prefix + first, prefix)[1]
+
+    def depth_of(name: str) -> tuple[int, int]:
+        if not name.startswith(prefix):
+            return num_layers - 1, num_layers
+        return backbone.get_layer_depth(name, prefix)
+
+    return depth_of
+
+
+def _table(groups: list[dict[str, Any]]) -> str:
+    """The groups as text; tensors and millions of parameters in each."""
+    lines = [
+        'Learning rate by layer:',
+        f'{"layer":>5} {"lr scale":>9} {"lr":>10} {"weight decay":>12} '
+        f'{"tensors":>8} {"params (M)":>11}',
+    ]
+    for group in groups:
+        decay = group.get('weight_decay', 'default')
+        count = sum(param.numel() for param in group['params']) / 1e6
+        lines.append(
+            f'{group["layer_id"]:>5} {group["lr_scale"]:>9.3g} {group["lr"]:>10.3g} '
+            f'{decay:>12} {len(group["params"]):>8} {count:>11.3f}'
+        )
+    return '\n'.join(lines)

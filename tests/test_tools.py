@@ -1,0 +1,403 @@
+"""The tools as a user meets them: arguments, messages, a run from start to end."""
+
+import json
+import math
+import os
+import pickle
+import re
+import subprocess
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from piip_mm.datasets.shapes import generate_shapes
+from piip_mm.engine import launch, options
+
+ROOT = Path(__file__).parents[1]
+TINY = str(ROOT / 'configs/det/piip_tiny_maskrcnn_shapes.py')
+SBL = str(ROOT / 'configs/det/piip_sbl_maskrcnn_1x.py')
+
+
+def run(tool, *arguments, cwd):
+    """Output and exit code of a tool, run in a directory."""
+    paths = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
+    return subprocess.run(
+        [sys.executable, str(ROOT / 'tools' / tool), *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, 'PYTHONPATH': paths, 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def parse(tool, *arguments, monkeypatch):
+    """What a tool makes of its arguments."""
+    spec = spec_from_file_location('tool', ROOT / 'tools' / tool)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(sys, 'argv', [tool, *arguments])
+    return module.parse_args()
+
+
+# --- Errors before a run --------------------------------------------------------------
+
+
+def test_train_without_coco_says_what_is_missing(tmp_path):
+    result = run('train.py', SBL, cwd=tmp_path)
+    assert result.returncode == 1
+    assert 'Traceback' not in result.stderr
+    assert result.stderr.startswith('error: 4 path(s) that this run needs do not exist')
+    for path in (
+        'annotations/instances_train2017.json',
+        'annotations/instances_val2017.json',
+        'train2017',
+        'val2017',
+    ):
+        assert f'expected at {tmp_path}/data/coco/{path}' in result.stderr
+    assert 'http://images.cocodataset.org/zips/train2017.zip' in result.stderr
+    assert not list(tmp_path.iterdir()), 'nothing is written before the check'
+
+
+def test_test_without_checkpoint(tmp_path):
+    result = run('test.py', SBL, 'gone.pth', cwd=tmp_path)
+    assert result.returncode == 1
+    assert 'checkpoint to load; expected at' in result.stderr
+    assert str(tmp_path / 'gone.pth') in result.stderr
+    assert 'train2017' not in result.stderr.split('COCO 2017 is expected')[0]
+
+
+def test_missing_config(tmp_path):
+    result = run('train.py', 'gone.py', cwd=tmp_path)
+    assert result.returncode == 1
+    assert re.match(r'error: .*gone\.py', result.stderr.strip().splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ('tool', 'arguments', 'message'),
+    [
+        ('train.py', (), 'the following arguments are required: config'),
+        ('test.py', (TINY,), 'the following arguments are required: checkpoint'),
+        ('test.py', (TINY, 'a.pth', '--out', 'a.json'), 'must be a pkl file'),
+        ('train.py', (TINY, '--launcher', 'foo'), "invalid choice: 'foo'"),
+    ],
+)
+def test_wrong_arguments(tool, arguments, message, monkeypatch, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        parse(tool, *arguments, monkeypatch=monkeypatch)
+    assert message in capsys.readouterr().err
+
+
+def test_mmdetection_s_arguments(monkeypatch):
+    common = ('--work-dir', 'w', '--launcher', 'pytorch', '--local-rank', '1')
+    args = parse(
+        'train.py',
+        *(TINY, '--amp', '--auto-scale-lr', '--resume', *common),
+        *('--cfg-options', 'a.b=1', 'c=[1,(2,x)]'),
+        monkeypatch=monkeypatch,
+    )
+    assert vars(args) == dict(
+        config=TINY,
+        work_dir='w',
+        amp=True,
+        auto_scale_lr=True,
+        resume='auto',
+        launcher='pytorch',
+        local_rank=1,
+        cfg_options={'a.b': 1, 'c': [1, (2, 'x')]},
+    )
+    args = parse(
+        'test.py',
+        *(TINY, 'a.pth', '--out', 'o.pkl', '--show', '--show-dir', 's'),
+        *('--wait-time', '0.5', '--tta', *common),
+        monkeypatch=monkeypatch,
+    )
+    assert vars(args) == dict(
+        config=TINY,
+        checkpoint='a.pth',
+        work_dir='w',
+        out='o.pkl',
+        show=True,
+        show_dir='s',
+        wait_time=0.5,
+        tta=True,
+        launcher='pytorch',
+        local_rank=1,
+        cfg_options={},
+    )
+
+
+# --- Switches -------------------------------------------------------------------------
+
+
+def test_amp_is_bf16_without_loss_scaling():
+    cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper')))
+    options.enable_amp(cfg)
+    assert cfg.optim_wrapper == dict(
+        type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.0
+    )
+
+
+def test_amp_keeps_what_the_config_says():
+    cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper', dtype='float16')))
+    options.enable_amp(cfg)
+    assert cfg.optim_wrapper.dtype == 'float16'
+    assert cfg.optim_wrapper.loss_scale == 'dynamic'
+
+
+def test_amp_needs_a_gpu(monkeypatch):
+    monkeypatch.setattr(options, 'get_device', lambda: 'cpu')
+    cfg = Config(dict(optim_wrapper=dict(type='AmpOptimWrapper')))
+    with pytest.raises(ValueError, match=r'AmpOptimWrapper.* needs a GPU.*without --amp'):
+        options.check_amp_device(cfg)
+    monkeypatch.setattr(options, 'get_device', lambda: 'cuda')
+    options.check_amp_device(cfg)
+
+
+def test_auto_scale_lr_needs_the_base_batch_size():
+    with pytest.raises(ValueError, match=r'Can not find "auto_scale_lr.base_batch_size"'):
+        options.enable_auto_scale_lr(Config({}))
+    cfg = Config(dict(auto_scale_lr=dict(enable=False, base_batch_size=16)))
+    options.enable_auto_scale_lr(cfg)
+    assert cfg.auto_scale_lr.enable
+
+
+@pytest.mark.parametrize(
+    ('argument', 'resume', 'load_from'),
+    [(None, False, 'a.pth'), ('auto', True, None), ('b.pth', True, 'b.pth')],
+)
+def test_resume(argument, resume, load_from):
+    cfg = Config(dict(resume=False, load_from='a.pth'))
+    options.set_resume(cfg, argument)
+    assert (cfg.resume, cfg.load_from) == (resume, load_from)
+
+
+def test_show_needs_a_hook():
+    with pytest.raises(ValueError, match='DetVisualizationHook'):
+        options.enable_visualization(Config({}), show=True, show_dir=None, wait_time=1)
+
+
+def test_tta_flips_and_leaves_out_masks():
+    cfg = Config.fromfile(TINY)
+    options.enable_tta(cfg)
+    assert cfg.model.type == 'DetTTAModel'
+    assert cfg.model.module.roi_head.mask_head is None
+    assert cfg.test_evaluator.metric == 'bbox'
+    flips, (pack,) = cfg.test_dataloader.dataset.pipeline[-1].transforms
+    # The first view is the one that is drawn: without a flip.
+    assert [flip.prob for flip in flips] == [0.0, 1.0]
+    assert 'flip_direction' in pack.meta_keys
+
+
+def test_tta_elsewhere_needs_its_config():
+    dataset = dict(dataset=dict(pipeline=[]))
+    cfg = Config(dict(default_scope='mmseg', test_dataloader=dataset))
+    with pytest.raises(ValueError, match='tta_model and tta_pipeline'):
+        options.enable_tta(cfg)
+
+
+def test_slurm_needs_gpus(monkeypatch, tmp_path):
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
+    arguments = type('Args', (), dict(launcher='slurm'))
+    with pytest.raises(ValueError, match='--launcher slurm needs GPUs'):
+        launch.load_config(arguments)
+
+
+# --- Shell scripts --------------------------------------------------------------------
+
+
+@pytest.fixture
+def echo(tmp_path):
+    """A program that prints its arguments, one a line."""
+    path = tmp_path / 'echo.sh'
+    path.write_text('#!/bin/sh\nfor word in "$@"; do echo "$word"; done\n')
+    path.chmod(0o755)
+    (tmp_path / 'srun').symlink_to(path)
+    return path
+
+
+def script(name, *arguments, echo, **env):
+    path = f'{echo.parent}:{os.environ["PATH"]}'
+    result = subprocess.run(
+        ['bash', str(ROOT / 'tools' / name), *arguments],
+        env={**os.environ, 'PATH': path, 'PYTHON': str(echo), **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return result.returncode, result.stdout.splitlines(), result.stderr
+
+
+def test_dist_train_command(echo):
+    options = ('--cfg-options', "a.b='x y'")
+    env = dict(NNODES='2', NODE_RANK='1', PORT='29999', MASTER_ADDR='10.0.0.1')
+    code, words, _ = script('dist_train.sh', 'c.py', '8', *options, echo=echo, **env)
+    assert code == 0
+    assert words == [
+        '-m',
+        'torch.distributed.run',
+        '--nnodes=2',
+        '--node_rank=1',
+        '--master_addr=10.0.0.1',
+        '--nproc_per_node=8',
+        '--master_port=29999',
+        f'{ROOT}/tools/train.py',
+        'c.py',
+        '--launcher',
+        'pytorch',
+        # Quoted words stay one word.
+        *options,
+    ]
+
+
+def test_dist_test_command(echo):
+    code, words, _ = script('dist_test.sh', 'c.py', 'a.pth', '2', '--tta', echo=echo)
+    assert code == 0
+    assert words[2:7] == [
+        '--nnodes=1',
+        '--node_rank=0',
+        '--master_addr=127.0.0.1',
+        '--nproc_per_node=2',
+        '--master_port=29500',
+    ]
+    assert words[7:] == [
+        f'{ROOT}/tools/test.py',
+        'c.py',
+        'a.pth',
+        '--launcher',
+        'pytorch',
+        '--tta',
+    ]
+
+
+@pytest.mark.parametrize(
+    ('name', 'last', 'tail'),
+    [
+        ('slurm_train.sh', 'work', ['--work-dir=work', '--launcher=slurm', '--amp']),
+        ('slurm_test.sh', 'a.pth', ['a.pth', '--launcher=slurm', '--amp']),
+    ],
+)
+def test_slurm_command(name, last, tail, echo):
+    env = dict(GPUS='16', SRUN_ARGS='--quiet --exclusive')
+    arguments = ('part', 'job', 'c.py', last, '--amp')
+    code, words, _ = script(name, *arguments, echo=echo, **env)
+    assert code == 0
+    assert words[:7] == [
+        '-p',
+        'part',
+        '--job-name=job',
+        '--gres=gpu:8',
+        '--ntasks=16',
+        '--ntasks-per-node=8',
+        '--cpus-per-task=5',
+    ]
+    assert words[8:10] == ['--quiet', '--exclusive']
+    tool = name.removeprefix('slurm_').replace('.sh', '.py')
+    assert words[10:] == [str(echo), '-u', f'{ROOT}/tools/{tool}', 'c.py', *tail]
+
+
+@pytest.mark.parametrize(
+    'name', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh']
+)
+def test_scripts_say_what_they_need(name, echo):
+    code, _, error = script(name, echo=echo)
+    assert code != 0
+    assert 'usage: ' in error
+    assert 'CONFIG' in error
+
+
+# --- From start to end ----------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A directory with four images and a model trained on them for one epoch."""
+    cwd = tmp_path_factory.mktemp('run')
+    generate_shapes(cwd / 'data/shapes', train=4, val=2)
+    result = run('train.py', TINY, '--work-dir', 'work', *OPTIONS, cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    return cwd
+
+
+OPTIONS = (
+    '--cfg-options',
+    'train_cfg.max_epochs=1',
+    'train_cfg.val_interval=1',
+    'train_dataloader.batch_size=2',
+    'default_hooks.logger.interval=1',
+)
+
+
+def log_of(work_dir):
+    """Entries of the newest JSON log of a work directory."""
+    files = sorted(work_dir.glob('*/vis_data/scalars.json'))
+    return [json.loads(line) for line in files[-1].read_text().splitlines()]
+
+
+def test_training_logs_losses_and_saves(trained):
+    log = log_of(trained / 'work')
+    losses = [entry['loss'] for entry in log if 'loss' in entry]
+    assert len(losses) == 2
+    assert all(math.isfinite(loss) and loss > 0 for loss in losses)
+    assert any('coco/segm_mAP' in entry for entry in log)
+    assert (trained / 'work/epoch_1.pth').exists()
+
+
+def test_resume_goes_on(trained):
+    more = [word.replace('max_epochs=1', 'max_epochs=2') for word in OPTIONS]
+    result = run('train.py', TINY, '--work-dir', 'work', '--resume', *more, cwd=trained)
+    assert result.returncode == 0, result.stderr
+    steps = [entry['step'] for entry in log_of(trained / 'work') if 'loss' in entry]
+    assert steps == [3, 4]
+    assert (trained / 'work/epoch_2.pth').exists()
+
+
+def test_testing_writes_predictions_and_pictures(trained):
+    result = run(
+        'test.py',
+        TINY,
+        'work/epoch_1.pth',
+        *('--work-dir', 'tested', '--out', 'out.pkl', '--show-dir', 'pictures'),
+        cwd=trained,
+    )
+    assert result.returncode == 0, result.stderr
+    with (trained / 'out.pkl').open('rb') as file:
+        predictions = pickle.load(file)
+    assert len(predictions) == 2
+    assert 'masks' in predictions[0]['pred_instances']
+    pictures = sorted(path.name for path in trained.glob('tested/*/pictures/*.png'))
+    assert pictures == ['000001.png', '000002.png']
+    metrics = json.loads(next(trained.glob('tested/*/*.json')).read_text())
+    assert {'coco/bbox_mAP', 'coco/segm_mAP'} <= set(metrics)
+
+
+def test_two_processes_on_the_cpu(trained):
+    """DDP over gloo; finds no unused parameters, or the second step would fail."""
+    env = {
+        **os.environ,
+        'PYTHON': sys.executable,
+        'PORT': '29877',
+        'OMP_NUM_THREADS': '1',
+        'CUDA_VISIBLE_DEVICES': '-1',
+    }
+    result = subprocess.run(
+        [
+            *('bash', str(ROOT / 'tools/dist_train.sh'), TINY, '2'),
+            *('--work-dir', 'two', '--auto-scale-lr', *OPTIONS),
+            'train_dataloader.batch_size=1',
+        ],
+        cwd=trained,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    output = result.stdout + result.stderr
+    assert 'No GPU: 2 processes on the CPU' in output
+    # Two processes of one image, made for four: half the rate.
+    assert 'Scaling the original LR by 0.5' in output
+    assert (trained / 'two/epoch_1.pth').exists()
