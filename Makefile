@@ -30,7 +30,9 @@ demo: $(WORK)/tested
 	@echo 'pictures    $(WORK)/pictures/  (left: ground truth, right: prediction)'
 	@echo
 	@echo 'Next: your own data in COCO format, see "Your own data" in README.md, or'
-	@echo '      $(PY) tools/train.py $(CONFIG) --cfg-options train_cfg.max_epochs=8 --work-dir work_dirs/longer'
+	@echo '      twice the training:'
+	@echo '      $(PY) tools/train.py $(CONFIG) --work-dir work_dirs/longer \'
+	@echo '          --cfg-options train_cfg.max_epochs=8 param_scheduler.1.end=8 param_scheduler.1.T_max=8'
 
 $(SHAPES): | env
 	$(PY) -m piip_mm.datasets.shapes --out data/shapes
@@ -58,4 +60,4 @@ format: env
 	$(VENV)/bin/ruff format .
 
 clean:
-	rm -rf work_dirs data/shapes
+	rm -rf $(WORK) data/shapes

@@ -32,7 +32,7 @@ setup(
     packages=find_packages(include=['piip_mm', 'piip_mm.*']),
     python_requires='>=3.10',
     install_requires=[
-        'torch>=2.1',
+        'torch>=2.6',  # the first to load files with weights_only=True by default
         'timm>=1.0',
         'numpy',
         'opencv-python',

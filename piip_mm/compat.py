@@ -61,8 +61,6 @@ def _allow_mmengine_checkpoints() -> None:
     scalars. ``getattr`` occurs in the files too, for the buffers' statistics methods;
     it is replaced by a function that gives out nothing else.
     """
-    if not hasattr(torch.serialization, 'add_safe_globals'):
-        return
     numpy_types = {type(np.dtype(code)) for code in ('bool', 'i4', 'i8', 'f4', 'f8')}
     core = np._core if hasattr(np, '_core') else np.core
     rebuild = [getattr(core.multiarray, name) for name in ('_reconstruct', 'scalar')]

@@ -140,7 +140,8 @@ compile_mmcv() {
     done
     [ ! -t 1 ] || echo
     wait "$compiler" || {
-        tail -n 30 "$log" >&2
+        # The end of the log is pip's tidying up.
+        grep -aE -m 15 '[Ee]rror\b|FAILED' "$log" >&2 || tail -n 15 "$log" >&2
         fail "compiling mmcv failed; the whole log: $log"
     }
     trap - EXIT
