@@ -7,7 +7,7 @@ import torch
 from piip_mm.models.directions import plan_interactions
 from piip_mm.models.interaction import Injector, InteractionStage
 from piip_mm.models.layers import DeformableCrossAttention, SelfAttention
-from piip_mm.weights.rename import INJECTOR_RULES, backbone_rules, rename
+from piip_mm.weights.rename import INJECTOR_RULES, piip_rules, rename
 
 OPTIONS = dict(num_heads=4, num_points=4, value_ratio=0.5, ffn_ratio=0.25)
 
@@ -57,7 +57,7 @@ def test_unit(units, proj):
     unit = units[f'unit_proj_{proj}']
     (pattern,) = plan_interactions('neighbours', 2, 1, outputs=[0, 1])
     stage = InteractionStage([32, 48], pattern, proj=proj, **OPTIONS)
-    rules = backbone_rules(dict(type='PIIP', branches=[None] * 2, out_strides=[16]))
+    rules = piip_rules(num_branches=2, out_strides=(16,))
     prefix = 'interactions.0.'
     stage.load_state_dict(
         {

@@ -14,7 +14,11 @@ from piip_mm.engine.launch import (
     process_group,
     user_errors,
 )
-from piip_mm.engine.options import enable_tta, enable_visualization
+from piip_mm.engine.options import (
+    accept_published_checkpoints,
+    enable_tta,
+    enable_visualization,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,6 +57,7 @@ def main() -> None:
         cfg = load_config(args)
         cfg.load_from, cfg.resume = args.checkpoint, False
         check_data(cfg, 'test')
+        accept_published_checkpoints(cfg, strict=True)
         if args.show or args.show_dir:
             enable_visualization(
                 cfg,

@@ -13,10 +13,12 @@ from piip_mm.engine.launch import (
     user_errors,
 )
 from piip_mm.engine.options import (
+    accept_published_checkpoints,
     check_amp_device,
     enable_amp,
     enable_auto_scale_lr,
     set_resume,
+    skip_pretrained,
 )
 
 
@@ -57,6 +59,8 @@ def main() -> None:
         if args.auto_scale_lr:
             enable_auto_scale_lr(cfg)
         set_resume(cfg, args.resume)
+        skip_pretrained(cfg)
+        accept_published_checkpoints(cfg, strict=False)
         check_data(cfg, 'train')
         check_amp_device(cfg)
     with process_group(cfg):

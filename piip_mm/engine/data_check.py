@@ -97,10 +97,31 @@ def _expected_paths(cfg: Config, task: str) -> Iterator[tuple[str, str]]:
             if metric.get('ann_file') and _is_local(metric):
                 yield metric['ann_file'], f'annotation file of {name}'
     if task == 'train':
-        for path in _pretrained_paths(cfg.model):
-            yield path, 'pretrained weights (init_cfg of the model)'
+        for part in pretrained_parts(cfg.model):
+            for init in _as_list(part['init_cfg']):
+                if init.get('type') == 'Pretrained':
+                    yield init['checkpoint'], 'pretrained weights (init_cfg of the model)'
     if cfg.get('load_from'):
         yield cfg.load_from, 'checkpoint to load'
+
+
+def pretrained_parts(node: Any) -> Iterator[Any]:
+    """Configs below a node that have an ``init_cfg`` of type 'Pretrained'."""
+    if isinstance(node, Mapping):
+        if any(i.get('type') == 'Pretrained' for i in _as_list(node.get('init_cfg'))):
+            yield node
+        for key, child in node.items():
+            if key != 'init_cfg':
+                yield from pretrained_parts(child)
+    elif isinstance(node, Sequence) and not isinstance(node, str):
+        for child in node:
+            yield from pretrained_parts(child)
+
+
+def _as_list(init_cfg: Any) -> list[Any]:
+    if not init_cfg:
+        return []
+    return [init_cfg] if isinstance(init_cfg, Mapping) else list(init_cfg)
 
 
 def _dataset_paths(dataset: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -125,18 +146,3 @@ def _join(root: str, path: str) -> str:
 def _is_local(cfg: Mapping[str, Any]) -> bool:
     backend_args = cfg.get('backend_args') or {}
     return backend_args.get('backend', 'local') == 'local'
-
-
-def _pretrained_paths(node: Any) -> Iterator[str]:
-    """Checkpoints of every ``init_cfg`` of type 'Pretrained' below a node."""
-    if isinstance(node, Mapping):
-        init_cfg = node.get('init_cfg') or ()
-        for init in [init_cfg] if isinstance(init_cfg, Mapping) else init_cfg:
-            if init.get('type') == 'Pretrained':
-                yield init['checkpoint']
-        for key, child in node.items():
-            if key != 'init_cfg':
-                yield from _pretrained_paths(child)
-    elif isinstance(node, Sequence) and not isinstance(node, str):
-        for child in node:
-            yield from _pretrained_paths(child)

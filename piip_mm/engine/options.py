@@ -8,8 +8,9 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.logging import print_log
+from mmengine.runner import find_latest_checkpoint
 
-from .data_check import leaf_datasets, metric_configs
+from .data_check import leaf_datasets, metric_configs, pretrained_parts
 
 
 def enable_amp(cfg: Config) -> None:
@@ -55,6 +56,39 @@ def set_resume(cfg: Config, resume: str | None) -> None:
     if resume is not None:
         cfg.resume = True
         cfg.load_from = None if resume == 'auto' else resume
+
+
+def accept_published_checkpoints(cfg: Config, *, strict: bool) -> None:
+    """Let checkpoints of the published PIIP code load as they are.
+
+    Args:
+        cfg: The config; gets a :class:`PublishedCheckpointHook`.
+        strict: Stop on a checkpoint that does not fit the model.
+    """
+    hooks = [
+        hook
+        for hook in cfg.get('custom_hooks') or []
+        if hook['type'] != 'PublishedCheckpointHook'
+    ]
+    cfg.custom_hooks = [*hooks, dict(type='PublishedCheckpointHook', strict=strict)]
+
+
+def skip_pretrained(cfg: Config) -> None:
+    """Forget the pretrained weights of the parts where a checkpoint of the whole model
+    is going to be loaded over them: ``load_from``, or a run that resumes."""
+    checkpoint = cfg.get('load_from')
+    if cfg.get('resume') and checkpoint is None:
+        checkpoint = find_latest_checkpoint(cfg.work_dir)
+    if checkpoint is None:
+        return
+    parts = list(pretrained_parts(cfg.model))
+    for part in parts:
+        part['init_cfg'] = None
+    if parts:
+        print_log(
+            f'{len(parts)} pretrained weights are not loaded: {checkpoint} replaces them',
+            logger='current',
+        )
 
 
 def enable_visualization(

@@ -85,6 +85,7 @@ class PIIP(BaseModule):
             for stage, pattern in enumerate(patterns)
         )
         out_dims = dims[-1][-1]
+        self.out_strides = tuple(out_strides)
         self.merge = BranchMerge({index: dims[index][-1] for index in merged}, out_dims)
         self.pyramid = SimplePyramid(out_dims, self.branches[0].strides[-1], out_strides)
         for part in (self.interactions, self.merge, self.pyramid):

@@ -36,6 +36,7 @@ class ViTPyramid(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         self.branch = MODELS.build(dict(branch))
+        self.out_strides = tuple(out_strides)
         self.pyramid = SimplePyramid(
             self.branch.dims[-1], self.branch.strides[-1], out_strides, norm
         )

@@ -12,7 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-from .rename import backbone_rules, rename
+from piip_mm.models.branches.archs import resolve_vit_arch
+
+from .rename import piip_rules, rename, single_branch_rules
 
 _REGULAR_STRIDES = (4, 8, 16, 32)
 
@@ -69,17 +71,32 @@ def migrate_state_dict(
     Raises:
         ValueError: If a name fits no rule or the config is of another kind.
     """
-    rules = backbone_rules(config)
+    out_strides = tuple(config.get('out_strides', _REGULAR_STRIDES))
+    if config['type'] == 'PIIP':
+        rules = piip_rules(len(config['branches']), out_strides)
+    elif config['type'] == 'ViTPyramid':
+        depth = resolve_vit_arch(config['branch']['arch']).num_layers
+        rules = single_branch_rules(depth, out_strides)
+    else:
+        raise ValueError(
+            f'no published weights fit a backbone of type {config["type"]!r}; expected '
+            "'PIIP' or 'ViTPyramid'"
+        )
     renamed = ((rename(name, rules), tensor) for name, tensor in state_dict.items())
     return {name: tensor for name, tensor in renamed if name is not None}
 
 
-def _piip_config(kwargs: dict[str, Any], num_branches: int) -> dict[str, Any]:
+def _piip_config(
+    kwargs: dict[str, Any],
+    num_branches: int,
+    branch_config: Callable[[dict[str, Any]], dict[str, Any]],
+) -> dict[str, Any]:
     """Config of the published two-, three- and four-branch classes."""
     published = [dict(kwargs.pop(f'branch{k}')) for k in range(num_branches, 0, -1)]
     groups = [_group_ends(branch.pop('interaction_indexes')) for branch in published]
-    for branch in published:
+    for k, branch in zip(range(num_branches, 0, -1), published, strict=True):
         branch['img_size'] = branch.pop('real_size')
+        _expect(branch, **{f'branch{k}_w_cls_token': False})
     is_dino = kwargs.pop('is_dino', False)
     attn = {'normal': 'regular', 'deform': 'deform'}
     interaction = dict(
@@ -99,7 +116,7 @@ def _piip_config(kwargs: dict[str, Any], num_branches: int) -> dict[str, Any]:
     _refuse_rest(kwargs, 'the network')
     return dict(
         type='PIIP',
-        branches=[_branch_config(branch) for branch in published],
+        branches=[branch_config(branch) for branch in published],
         interaction=interaction,
         num_interactions=len(groups[0]),
         interaction_ends=groups,
@@ -119,7 +136,8 @@ def _four_branch_config(kwargs: dict[str, Any], variant: str) -> dict[str, Any]:
         own = ('real_size', 'interaction_indexes')
         branch4 = {key: kwargs['branch4'][key] for key in own}
         kwargs['branch4'] = {**kwargs['branch3'], **branch4}
-    return _piip_config(kwargs, 4)
+    # This class builds DeiT branches whatever their weights are called.
+    return _piip_config(kwargs, 4, _deit_branch_config)
 
 
 def _single_vit_config(kwargs: dict[str, Any], variant: str) -> dict[str, Any]:
@@ -153,6 +171,10 @@ def _branch_config(kwargs: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f'branch with pretrained={pretrained!r}: only the DeiT family can be migrated'
         )
+    return _deit_branch_config(kwargs)
+
+
+def _deit_branch_config(kwargs: dict[str, Any]) -> dict[str, Any]:
     _expect(kwargs, with_fpn=False)
     _drop(kwargs, 'out_indices', 'use_simple_fpn', 'output_dtype')
     return _vit_config(kwargs)
@@ -229,8 +251,8 @@ def _refuse_rest(kwargs: dict[str, Any], where: str) -> None:
 
 
 _KINDS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
-    'det.PIIPTwoBranch': lambda kwargs, _: _piip_config(kwargs, 2),
-    'det.PIIPThreeBranch': lambda kwargs, _: _piip_config(kwargs, 3),
+    'det.PIIPTwoBranch': lambda kwargs, _: _piip_config(kwargs, 2, _branch_config),
+    'det.PIIPThreeBranch': lambda kwargs, _: _piip_config(kwargs, 3, _branch_config),
     'det.PIIPFourBranch': _four_branch_config,
     'det.vit_models': _single_vit_config,
 }

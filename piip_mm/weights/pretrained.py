@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 from mmengine.logging import MMLogger
-from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
 from .rename import VIT_RULES, rename
+from .source import load_weights
 
 if TYPE_CHECKING:
     from piip_mm.models import PIIPViT
@@ -51,26 +51,20 @@ def load_pretrained_vit(branch: PIIPViT, checkpoint: str) -> LoadReport:
 
     Args:
         branch: Branch to load into.
-        checkpoint: Local path, URL or any other location that MMEngine loads from.
+        checkpoint: Local path, URL or timm model, see
+            :func:`piip_mm.weights.source.load_weights`.
 
     Returns:
         The report, which is logged too.
 
     Raises:
         FileNotFoundError: If a local file does not exist.
+        ConnectionError: If a download fails.
         ValueError: If a tensor is not of a plain vision transformer, has another shape
             than the branch, or the file lacks one other than a layer scale.
     """
-    try:
-        content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f'pretrained weights {checkpoint!r} do not exist; put the file there, set '
-            'init_cfg.checkpoint to where it is, or remove init_cfg to start from '
-            'random weights'
-        ) from error
     report = LoadReport()
-    weights = _converted(_unwrap(content), branch, report)
+    weights = _converted(_unwrap(load_weights(checkpoint)), branch, report)
     own = branch.state_dict()
     mismatched = [
         f'{name}: {tuple(tensor.shape)} in the file, {tuple(own[name].shape)} here'

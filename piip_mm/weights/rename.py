@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 #: What to make of a name: a template, a function of the match, or None to drop it.
 Target: TypeAlias = str | Callable[[re.Match[str]], str | None] | None
@@ -49,27 +49,14 @@ def rename(name: str, rules: Sequence[Rule]) -> str | None:
     raise ValueError(f'{name!r} is not a parameter of the published network')
 
 
-def backbone_rules(config: Mapping[str, Any]) -> list[Rule]:
-    """Rules for the published backbone that a config of ours stands for.
+def piip_rules(num_branches: int, out_strides: tuple[int, ...]) -> list[Rule]:
+    """Rules for a published multi-branch backbone.
 
     Args:
-        config: Config of a PIIP or a ViTPyramid.
-
-    Raises:
-        ValueError: If the config is of another type.
+        num_branches: Number of branches.
+        out_strides: Strides of our output maps; upsamplers for others are dropped.
     """
-    if config['type'] == 'PIIP':
-        return _piip_rules(len(config['branches']), tuple(config['out_strides']))
-    if config['type'] == 'ViTPyramid':
-        depth = config['branch']['arch']['num_layers']
-        return _single_branch_rules(depth, tuple(config['out_strides']))
-    raise ValueError(
-        f'no published weights fit a backbone of type {config["type"]!r}; expected '
-        "'PIIP' or 'ViTPyramid'"
-    )
 
-
-def _piip_rules(num_branches: int, out_strides: tuple[int, ...]) -> list[Rule]:
     def ours(published: str) -> int:
         return num_branches - int(published)
 
@@ -98,7 +85,14 @@ def _piip_rules(num_branches: int, out_strides: tuple[int, ...]) -> list[Rule]:
     ]
 
 
-def _single_branch_rules(depth: int, out_strides: tuple[int, ...]) -> list[Rule]:
+def single_branch_rules(depth: int, out_strides: tuple[int, ...]) -> list[Rule]:
+    """Rules for a published single-branch baseline.
+
+    Args:
+        depth: Number of blocks; further ones are dropped.
+        out_strides: Strides of our output maps; upsamplers for others are dropped.
+    """
+
     def branch(match: re.Match[str]) -> str | None:
         name = rename(match[0], VIT_RULES)
         return name and f'branch.{name}'

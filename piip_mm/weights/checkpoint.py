@@ -1,0 +1,120 @@
+"""Checkpoints of whole models in the layouts of the published PIIP code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from piip_mm.models import PIIP, ViTPyramid
+
+from .rename import Rule, piip_rules, rename, single_branch_rules
+
+_PREFIX = 'backbone.'
+# Names that the published multi-branch and single-branch backbones have and ours do not.
+_PUBLISHED_NAMES = ('backbone.branch1.', 'backbone.patch_embed.proj.')
+
+
+@dataclass
+class Fit:
+    """How the tensors of a checkpoint fit a model."""
+
+    matching: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    left_over: list[str] = field(default_factory=list)
+    mismatched: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every parameter has its tensor and no tensor is left over."""
+        return not (self.missing or self.left_over or self.mismatched)
+
+    def __str__(self) -> str:
+        lines = [f'{len(self.matching)} tensors fit the model']
+        for title in ('missing', 'left over', 'mismatched', 'dropped'):
+            names = getattr(self, title.replace(' ', '_'))
+            if names:
+                shown = (
+                    names[:20] + [f'... and {len(names) - 20} more'][: len(names) > 20]
+                )
+                lines += [f'{len(names)} {title}:', *(f'  {name}' for name in shown)]
+        return '\n'.join(lines)
+
+
+def unwrap_state_dict(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """The tensors of a checkpoint of MMEngine, MMCV 1.x ('state_dict') or DeepSpeed
+    ('module'), or of a bare state dict."""
+    for key in ('state_dict', 'module'):
+        if isinstance(checkpoint.get(key), Mapping):
+            return checkpoint[key]
+    return checkpoint
+
+
+def is_published(state_dict: Mapping[str, Tensor]) -> bool:
+    """Whether the names are those of a detector of the published PIIP code."""
+    return any(name.startswith(_PUBLISHED_NAMES) for name in state_dict)
+
+
+def convert_published(
+    state_dict: Mapping[str, Tensor], model: nn.Module
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Translate a published detector's weights for a model of ours.
+
+    Necks and heads of Mask R-CNN have the same names in mmdet 2 and 3. Names that fit no
+    rule stay as they are, so that comparing with the model reports them.
+
+    Args:
+        state_dict: Published names to tensors.
+        model: Detector with a :class:`PIIP` or :class:`ViTPyramid` as its backbone.
+
+    Returns:
+        Our names to the same tensors, and the published names that nothing reads.
+
+    Raises:
+        ValueError: If the model has another backbone.
+    """
+    rules = _rules_for(model)
+    converted, dropped = {}, []
+    for name, tensor in state_dict.items():
+        if not name.startswith(_PREFIX):
+            converted[name] = tensor
+            continue
+        try:
+            new_name = rename(name.removeprefix(_PREFIX), rules)
+        except ValueError:
+            new_name = name.removeprefix(_PREFIX)
+        if new_name is None:
+            dropped.append(name)
+        else:
+            converted[_PREFIX + new_name] = tensor
+    return converted, dropped
+
+
+def compare(state_dict: Mapping[str, Tensor], model: nn.Module) -> Fit:
+    """Compare the names and shapes of a state dict with those of a model."""
+    own = model.state_dict()
+    fit = Fit(missing=[name for name in own if name not in state_dict])
+    for name, tensor in state_dict.items():
+        if name not in own:
+            fit.left_over.append(name)
+        elif own[name].shape != tensor.shape:
+            shapes = f'{tuple(tensor.shape)} in the file, {tuple(own[name].shape)} here'
+            fit.mismatched.append(f'{name}: {shapes}')
+        else:
+            fit.matching.append(name)
+    return fit
+
+
+def _rules_for(model: nn.Module) -> list[Rule]:
+    backbone = getattr(model, 'backbone', None)
+    if isinstance(backbone, PIIP):
+        return piip_rules(len(backbone.branches), backbone.out_strides)
+    if isinstance(backbone, ViTPyramid):
+        return single_branch_rules(backbone.branch.depth, backbone.out_strides)
+    raise ValueError(
+        'the checkpoint is of a published PIIP model, but the backbone of the config is '
+        f'{type(backbone).__name__}; use the config of that model'
+    )

@@ -1,0 +1,90 @@
+"""Where pretrained weights come from: local files, URLs, timm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from mmengine.dist import barrier, is_main_process
+from mmengine.logging import print_log
+
+TIMM_PREFIX = 'timm://'
+
+
+def load_weights(location: str) -> Mapping[str, Any]:
+    """Read pretrained weights, without executing anything from the file.
+
+    Args:
+        location: A local path, a URL, or ``timm://MODEL`` with a model name of timm's.
+            Downloads are kept in PyTorch's hub folder (``TORCH_HOME``), show their
+            progress, are verified where the file name holds a checksum
+            (``name-1a2b3c4d.pth``), and leave nothing behind when interrupted.
+
+    Raises:
+        FileNotFoundError: If a local file does not exist.
+        ConnectionError: If a download fails.
+        ValueError: If timm has no such model or no weights for it, or a download has
+            another checksum than its name says.
+    """
+    if location.startswith(TIMM_PREFIX):
+        return _on_main_process_first(_from_timm, location.removeprefix(TIMM_PREFIX))
+    if '://' in location:
+        return _on_main_process_first(_from_url, location)
+    path = Path(location).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'pretrained weights {location!r} do not exist (looked at '
+            f'{path.absolute()}); put the file there, set init_cfg.checkpoint to a path, '
+            'a URL or timm://MODEL, or set init_cfg=None to start from random weights'
+        )
+    print_log(f'Pretrained weights from {path}', logger='current')
+    return torch.load(path, map_location='cpu', weights_only=True)
+
+
+def _on_main_process_first(load: Any, location: str) -> Mapping[str, Any]:
+    """Let one process download what all of them read."""
+    if is_main_process():
+        content = load(location)
+    barrier()
+    if not is_main_process():
+        content = load(location)
+    return content
+
+
+def _from_url(url: str) -> Mapping[str, Any]:
+    print_log(f'Pretrained weights from {url}', logger='current')
+    try:
+        return torch.hub.load_state_dict_from_url(
+            url, map_location='cpu', check_hash=True, weights_only=True
+        )
+    except RuntimeError as error:
+        if 'invalid hash value' not in str(error):
+            raise
+        raise ValueError(f'the download of {url} is damaged: {error}') from error
+    except OSError as error:
+        raise ConnectionError(
+            f'cannot download {url} ({error}); download it elsewhere and set '
+            'init_cfg.checkpoint to the file'
+        ) from error
+
+
+def _from_timm(name: str) -> Mapping[str, Any]:
+    if not timm.is_model(name):
+        models = timm.list_models()
+        close = [model for model in models if name in model][:5]
+        close = close or get_close_matches(name, models, n=5, cutoff=0.3)
+        raise ValueError(f'timm has no model {name!r}; similar names: {close}')
+    if not timm.list_pretrained(name) and not timm.list_pretrained(f'{name}.*'):
+        raise ValueError(f'timm has no pretrained weights for {name!r}')
+    print_log(f'Pretrained weights from timm, {name}', logger='current')
+    try:
+        return timm.create_model(name, pretrained=True).state_dict()
+    except OSError as error:
+        raise ConnectionError(
+            f'timm cannot download the weights of {name!r} ({error}); download a file '
+            'elsewhere and set init_cfg.checkpoint to it'
+        ) from error

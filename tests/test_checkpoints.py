@@ -1,0 +1,199 @@
+"""Whole checkpoints of the published code, loaded as they are."""
+
+import json
+from collections import OrderedDict
+from pathlib import Path
+from types import SimpleNamespace
+
+import golden
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import MODELS, DefaultScope, init_default_scope
+from mmengine.runner import Runner
+
+from piip_mm.engine import PublishedCheckpointHook
+from piip_mm.engine.options import accept_published_checkpoints, skip_pretrained
+from piip_mm.weights import migrate_config
+from piip_mm.weights.checkpoint import compare, convert_published, is_published
+
+ROOT = Path(__file__).parents[1]
+KEYS = golden.FULL.parent / 'keys'
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    init_default_scope('mmdet')
+    yield
+    DefaultScope._instance_dict.clear()
+
+
+@pytest.fixture(scope='module')
+def case():
+    return golden.load_compact('p1_three_branch_deit')
+
+
+def detector(case):
+    cfg = Config.fromfile(ROOT / 'configs/det/piip_tiny_maskrcnn_shapes.py')
+    backbone = migrate_config(case.kind, case.kwargs)
+    backbone['_delete_'] = True
+    neck = dict(in_channels=[64] * 4)
+    rpn = dict(anchor_generator=dict(strides=[4, 8, 16, 32]))
+    cfg.merge_from_dict(dict(model=dict(backbone=backbone, neck=neck, rpn_head=rpn)))
+    return MODELS.build(cfg.model)
+
+
+def published(case, model):
+    """State dict as the published code saves it, neck and heads being random."""
+    own = model.state_dict()
+    tensors = {f'backbone.{name}': value for name, value in case.state_dict.items()}
+    heads = {n: torch.rand_like(v) for n, v in own.items() if 'backbone.' not in n}
+    return OrderedDict({**tensors, **heads})
+
+
+def load(checkpoint, model, tmp_path, strict=True):
+    """What MMEngine's runner does with a file."""
+    path = tmp_path / 'released.pth'
+    torch.save(checkpoint, path)
+    runner = SimpleNamespace(model=model, logger=MMLogger.get_instance('test'))
+    hook = PublishedCheckpointHook(strict=strict)
+    runner.call_hook = lambda _, checkpoint: hook.after_load_checkpoint(
+        runner, checkpoint
+    )
+    Runner.load_checkpoint(runner, str(path))
+
+
+def check_outputs(case, model):
+    with torch.no_grad():
+        outputs = model.eval().backbone(case.image)
+    for output, recorded in zip(outputs, case.outputs, strict=True):
+        assert recorded.deviation(output) < golden.OUTPUT_TOLERANCE
+
+
+@pytest.mark.parametrize('container', ['state_dict', 'module', None])
+def test_containers(case, tmp_path, container):
+    model = detector(case)
+    tensors = published(case, model)
+    wrapped = {container: tensors, 'meta': {'epoch': 12}} if container else tensors
+    load(wrapped, model, tmp_path)
+    check_outputs(case, model)
+    name = 'roi_head.bbox_head.fc_cls.weight'
+    torch.testing.assert_close(model.state_dict()[name], tensors[name])
+
+
+def test_bfloat16_mixed_with_float32(case, tmp_path):
+    model = detector(case)
+    tensors = published(case, model)
+    for index, name in enumerate(tensors):
+        if index % 2:
+            tensors[name] = tensors[name].bfloat16()
+    load({'module': tensors}, model, tmp_path)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    for name in ('neck.lateral_convs.0.conv.weight', 'neck.lateral_convs.0.conv.bias'):
+        torch.testing.assert_close(model.state_dict()[name], tensors[name].float())
+
+
+def test_a_file_that_does_not_fit_stops(case, tmp_path):
+    model = detector(case)
+    tensors = published(case, model)
+    del tensors['backbone.branch2.blocks.1.gamma_1']
+    tensors['backbone.branch9.blocks.0.extra'] = torch.zeros(1)
+    tensors['backbone.branch1.pos_embed'] = torch.zeros(1, 9, 64)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match='does not fit the model') as error:
+        load({'state_dict': tensors}, model, tmp_path)
+    message = str(error.value)
+    assert '1 missing:\n  backbone.branches.1.blocks.1.ls1.gamma' in message
+    assert '1 left over:' in message and 'blocks.0.extra' in message
+    assert 'pos_embed: (1, 9, 64) in the file, (1, 16, 64) here' in message
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_fine_tuning_on_other_classes_is_allowed(case, tmp_path):
+    model = detector(case)
+    tensors = published(case, model)
+    name = 'roi_head.bbox_head.fc_cls.weight'
+    tensors[name] = torch.zeros(81, tensors[name].shape[1])
+    load({'state_dict': tensors}, model, tmp_path, strict=False)
+    check_outputs(case, model)
+
+
+def test_dropped_parameters_are_reported(case, tmp_path):
+    """DINO's stride-4 upsampler is in the files of some versions; nothing reads it."""
+    dino = dict(case.kwargs, is_dino=True)
+    backbone = MODELS.build(migrate_config(case.kind, dino))
+    model = torch.nn.ModuleDict({'backbone': backbone})
+    model.backbone = backbone
+    state_dict = {f'backbone.{name}': value for name, value in case.state_dict.items()}
+    converted, dropped = convert_published(state_dict, model)
+    assert len(dropped) == 6 and all('.fpn1.' in name for name in dropped)
+    assert compare(converted, model).is_complete
+
+
+def test_our_own_checkpoints_stay_as_they_are(case, tmp_path):
+    model = detector(case)
+    saved = {name: value + 1 for name, value in model.state_dict().items()}
+    assert not is_published(saved)
+    load({'state_dict': saved}, model, tmp_path)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, saved[name])
+    del saved['neck.lateral_convs.0.conv.weight']
+    with pytest.raises(
+        ValueError, match='1 missing:\n  neck.lateral_convs.0.conv.weight'
+    ):
+        load({'state_dict': saved}, model, tmp_path)
+
+
+def test_published_file_into_another_backbone():
+    model = torch.nn.Module()
+    model.backbone = torch.nn.Linear(1, 1)
+    with pytest.raises(ValueError, match='the backbone of the config is Linear'):
+        convert_published({'backbone.branch1.pos_embed': torch.zeros(1)}, model)
+
+
+@pytest.mark.parametrize(
+    'keys, config',
+    [
+        ('mask_rcnn_piip_sbl_1568_896_672', 'piip_sbl_maskrcnn_1x'),
+        ('mask_rcnn_piip_tsb_1120_896_448', 'piip_tsb_maskrcnn_1x_1120-896-448'),
+        ('mask_rcnn_vit_b', 'vit_b_maskrcnn_1x'),
+    ],
+)
+def test_released_names(keys, config):
+    """Every name and shape of the released models has its place, one to one."""
+    if not KEYS.is_dir():
+        pytest.skip(f'names of the released checkpoints are not here: {KEYS}')
+    released = json.loads((KEYS / f'{keys}.json').read_text())['keys']
+    cfg = Config.fromfile(ROOT / f'configs/det/{config}.py')
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+        tensors = {name: torch.zeros(shape) for name, (shape, _) in released.items()}
+    assert is_published(tensors)
+    converted, dropped = convert_published(tensors, model)
+    fit = compare(converted, model)
+    assert fit.is_complete, str(fit)
+    assert dropped == [] and len(converted) == len(released)
+
+
+def test_pretrained_weights_are_skipped_where_a_checkpoint_follows(tmp_path):
+    cfg = Config.fromfile(ROOT / 'configs/det/piip_sbl_maskrcnn_1x.py')
+    branches = cfg.model.backbone.branches
+    cfg.work_dir, cfg.resume = str(tmp_path), True
+    skip_pretrained(cfg)
+    assert all(branch.init_cfg for branch in branches), 'nothing to resume from yet'
+    cfg.load_from = 'released.pth'
+    skip_pretrained(cfg)
+    assert not any(branch.init_cfg for branch in branches)
+
+
+def test_the_tools_add_the_hook_once():
+    cfg = Config(dict(custom_hooks=[dict(type='EMAHook')]))
+    accept_published_checkpoints(cfg, strict=False)
+    accept_published_checkpoints(cfg, strict=True)
+    assert [hook['type'] for hook in cfg.custom_hooks] == [
+        'EMAHook',
+        'PublishedCheckpointHook',
+    ]
+    assert cfg.custom_hooks[1]['strict']
