@@ -132,6 +132,11 @@ def test_the_choice_is_logged_once(monkeypatch, device, has_cuda, name, said):
     deform_attn._select.cache_clear()
 
 
+@pytest.mark.parametrize('batch, step', [(1, 1), (7, 7), (64, 64), (65, 13), (67, 1)])
+def test_the_kernel_s_step_divides_the_batch(batch, step):
+    assert deform_attn._im2col_step(batch) == step
+
+
 @pytest.mark.cuda
 @CUDA
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16])
@@ -146,11 +151,11 @@ def test_mmcv_equals_torch(dtype, batch):
             dims=6,
             queries=35,
             device='cuda',
-            dtype=torch.float32,
+            dtype=torch.promote_types(dtype, torch.float32),
         )
         cast = value.to(dtype)
         out = deformable_attention(cast, (4, 6), locations, weights, backend)
-        out.float().square().sum().backward()
+        out.square().sum().backward()
         results.append([out, value.grad, locations.grad, weights.grad])
     for ours, twin in zip(*results, strict=True):
         torch.testing.assert_close(ours, twin, rtol=2e-4, atol=2e-4)

@@ -35,8 +35,6 @@ def test_published_defaults():
     assert config['interaction'] == dict(
         attn='regular',
         num_heads=6,
-        num_points=4,
-        value_ratio=1.0,
         ffn_ratio=None,
         drop_path_rate=0.3,
         proj=True,
@@ -77,6 +75,8 @@ def test_dino_has_no_map_of_stride_4():
         ('(as coded: branch4 built from branch3 kwargs)', 32),
         ('(fixed: branch4 built from branch4 kwargs)', 24),
         ('(intended)', 24),
+        ('(As-coded, whatever)', 32),
+        (' (fixed)', 24),
     ],
 )
 def test_four_branches(variant, dims):
@@ -116,6 +116,38 @@ def test_baseline_without_pyramid_ends_at_its_last_output():
     assert names == {'branch.blocks.2.ls1.gamma': 1}
 
 
+@pytest.mark.parametrize('out_indices', [[3, 1], [-1, 3], [1, 3, 7]])
+def test_the_last_block_named_makes_the_output(out_indices):
+    """The published code goes through the blocks in order, not through the list."""
+    assert vit(out_indices=out_indices)['branch']['arch']['num_layers'] == 4
+
+
+def test_pyramid_follows_the_patch():
+    config = vit(patch_size=8, with_fpn=True, out_indices=[3])
+    assert config['out_strides'] == (2, 4, 8, 16)
+    config = vit(patch_size=14, with_fpn=True, out_indices=[3])
+    assert config['out_strides'] == (3.5, 7, 14, 28)
+    maps = MODELS.build(config)(torch.randn(1, 3, 56, 56))
+    assert [m.shape[2] for m in maps] == [16, 8, 4, 2]
+    names = migrate_state_dict({'up1.0.weight': 1, 'up2.0.weight': 2}, config)
+    assert names == {'pyramid.levels.0.0.weight': 1, 'pyramid.levels.1.weight': 2}
+
+
+def test_blocks_after_the_last_group_are_never_run():
+    short, long = branch(96, 32, ends=(0, 1)), branch(64, 48, depth=6)
+    config = migrate_config('det.PIIPTwoBranch', dict(branch1=long, branch2=short))
+    assert [b['arch']['num_layers'] for b in config['branches']] == [2, 4]
+    published = {'branch1.blocks.3.gamma_1': 1, 'branch1.blocks.4.gamma_1': 2}
+    names = migrate_state_dict(published, config)
+    assert names == {'branches.1.blocks.3.ls1.gamma': 1}
+
+
+def test_a_larger_size_leaves_the_image_as_it_is():
+    arguments = dict(branch1=branch(128, 96), branch2=branch(96, 48))
+    config = migrate_config('det.PIIPTwoBranch', arguments)
+    assert [b['img_size'] for b in config['branches']] == [96, 96]
+
+
 @pytest.mark.parametrize(
     'kind, kwargs, message',
     [
@@ -139,6 +171,27 @@ def test_baseline_without_pyramid_ends_at_its_last_output():
             'det.PIIPTwoBranch',
             dict(branch1=branch(attn_drop_rate=0.1), branch2=branch()),
             r'attn_drop_rate=0.1 cannot be migrated, only attn_drop_rate=0.0',
+        ),
+        ('det.PIIPThreeBranch', {}, r"have no 'branch3', only \[\]"),
+        (
+            'det.PIIPTwoBranch',
+            dict(branch1=branch(), branch2=branch(), norm_layer='BN'),
+            r"unknown norm_layer 'BN'; choose one of 'none', None",
+        ),
+        (
+            'det.PIIPTwoBranch',
+            dict(branch1=branch(), branch2=branch(), interact_attn_type='window'),
+            r"unknown interact_attn_type 'window'; choose one of 'normal', 'deform'",
+        ),
+        (
+            'det.vit_models',
+            dict(depth=4, out_indices=[3], window_size=[7] * 6),
+            r'window_size=\[7.*\]: expected 4 values, one a block',
+        ),
+        (
+            'det.PIIPTwoBranch',
+            dict(branch1=branch(), branch2=branch(depth=3)),
+            r'there is no block 3 in a branch of depth 3',
         ),
         (
             'det.PIIPTwoBranch',
@@ -165,3 +218,7 @@ def test_unknown_names():
         migrate_state_dict({'blocks.0.attn.bias_table': 1}, config)
     with pytest.raises(ValueError, match=r"backbone of type 'ResNet'"):
         migrate_state_dict({}, dict(type='ResNet'))
+    arguments = dict(branch1=branch(64, 96), branch2=branch(96, 48))
+    config = migrate_config('det.PIIPTwoBranch', arguments)
+    with pytest.raises(ValueError, match='published branch 5 of a network with 2 branch'):
+        migrate_state_dict({'w5': 1}, config)

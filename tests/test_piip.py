@@ -147,12 +147,24 @@ def test_pixels_that_fill_no_patch_do_not_count():
 
 def test_input_too_small_for_a_branch():
     message = (
-        r'branch 2 sees the 20 x 96 input at 13 x 64 pixels, less than its patch of '
-        r'16; use inputs of at least 24 pixels a side'
+        r'branch 2 sees the 20 x 96 input at 13 x 64 pixels, too small for patches of '
+        r'16 and output strides \(4,\); use inputs of at least 24 pixels a side'
     )
+    network = build(out_strides=(4,)).eval()
     with pytest.raises(ValueError, match=message):
-        build()(torch.randn(1, 3, 20, 96))
-    build(out_strides=(4,))(torch.randn(1, 3, 24, 24))
+        network(torch.randn(1, 3, 20, 96))
+    network(torch.randn(1, 3, 24, 24))
+
+
+def test_input_too_small_for_an_output_map():
+    message = (
+        r'branch 0 sees the 96 x 31 input at 96 x 31 pixels, .* strides \(4, 8, 16, 32\);'
+        r' use inputs of at least 32 pixels a side'
+    )
+    network = build().eval()
+    with pytest.raises(ValueError, match=message):
+        network(torch.randn(1, 3, 96, 31))
+    assert network(torch.randn(1, 3, 32, 32))[3].shape == (1, 96, 1, 1)
 
 
 def test_the_position_embedding_is_left_alone_on_its_own_grid():
@@ -299,7 +311,7 @@ BUILD_ERRORS = {
     r"backend 'triton'; choose one of 'auto', 'mmcv', 'torch'": dict(
         interaction=dict(num_heads=4, backend='triton')
     ),
-    r"unknown interaction norm 'BN'; choose 'LN' or None": dict(
+    r"unknown interaction norm 'BN'; choose one of 'LN', None": dict(
         interaction=dict(num_heads=4, norm='BN')
     ),
     r"unknown arch 'deit_xs'; choose one of 'deit_tiny'": dict(
@@ -315,7 +327,7 @@ BUILD_ERRORS = {
         out_strides=(2, 4)
     ),
     r'out_strides is empty': dict(out_strides=()),
-    r'merge_branches \[3\]: expected some of the branches 0 to 2': dict(
+    r'merge_branches \[3\]: expected different ones of the branches 0 to 2': dict(
         merge_branches=[3]
     ),
     r'img_size 8 is smaller than one patch of 16': dict(
@@ -332,6 +344,49 @@ BUILD_ERRORS = {
     ),
     r"unknown mlp_act 'relu'; choose one of 'gelu', 'gelu_tanh'": dict(
         branches=[branch(mlp_act='relu'), branch(64)]
+    ),
+    r"img_size='64': expected an integer of at least 1": dict(
+        branches=[branch(img_size='64'), branch(64)]
+    ),
+    r'patch_size=0: expected an integer of at least 1': dict(
+        branches=[branch(patch_size=0), branch(64)]
+    ),
+    r'pretrain_img_size=8: expected an integer of at least 16': dict(
+        branches=[{**branch(), 'pretrain_img_size': 8}, branch(64)]
+    ),
+    r'arch.num_layers=0: expected an integer of at least 1': dict(
+        branches=[branch(num_layers=0), branch(64)]
+    ),
+    r'drop_path_rate=1.0: expected a probability, 0 or more, below 1': dict(
+        branches=[branch(drop_path_rate=1.0), branch(64)]
+    ),
+    r'window_size=3.5: expected an integer of at least 1': dict(
+        branches=[branch(window_size=3.5), branch(64)]
+    ),
+    r"unknown keys \['heads'\] of interaction; choose from direction, attn, num": dict(
+        interaction=dict(heads=4), num_interactions=0
+    ),
+    r"\['num_points'\] belong to attn='deform', not to 'regular'": dict(
+        interaction=dict(attn='regular', num_points=4)
+    ),
+    r'num_points=0: expected an integer of at least 1': dict(
+        interaction=dict(num_points=0)
+    ),
+    r'ffn_ratio=0: expected a number above 0': dict(
+        interaction=dict(num_heads=4, ffn_ratio=0)
+    ),
+    r'direction 5: expected one of .*, or a list of patterns': dict(
+        interaction=dict(direction=5)
+    ),
+    r'num_interactions=2.0: expected an integer of at least 0': dict(
+        num_interactions=2.0
+    ),
+    r"branches='ab': expected a list": dict(branches='ab'),
+    r'out_strides=16: expected a list': dict(out_strides=16),
+    r"out_strides='4': expected a number above 0": dict(out_strides=['4']),
+    r'merge_branches \[0, 0\]: expected different ones': dict(merge_branches=[0, 0]),
+    r'interaction_ends are given, but num_interactions=0': dict(
+        interaction_ends=[[3], [3], [7]], num_interactions=0
     ),
 }
 

@@ -117,6 +117,9 @@ def test_errors(tmp_path):
     deep = vit(arch=dict(embed_dims=32, num_layers=3, num_heads=2))
     with pytest.raises(ValueError, match=r"lacks 12 tensors.*'blocks.2.norm1.weight'"):
         load_pretrained_vit(deep, path)
+    no_bias = dict(embed_dims=32, num_layers=2, num_heads=2, qkv_bias=False)
+    with pytest.raises(ValueError, match=r'has blocks.0.attn.qkv.bias, which the branch'):
+        load_pretrained_vit(vit(arch=no_bias), path)
     torch.save({'layer1.0.conv1.weight': torch.zeros(1)}, path)
     with pytest.raises(ValueError, match="'layer1.0.conv1.weight' is not a parameter"):
         load_pretrained_vit(vit(), path)

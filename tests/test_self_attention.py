@@ -58,5 +58,5 @@ def test_errors():
         SelfAttention(10, 3)
     with pytest.raises(ValueError, match=r"'edge'; choose one of 'zero_input', 'zero_q"):
         SelfAttention(12, 3, window_pad='edge')
-    with pytest.raises(ValueError, match=r'window_size=0: expected a positive number'):
+    with pytest.raises(ValueError, match=r'window_size=0: expected an integer of at'):
         SelfAttention(12, 3, window_size=0)

@@ -387,7 +387,7 @@ def test_two_processes_on_the_cpu(trained):
         [
             *('bash', str(ROOT / 'tools/dist_train.sh'), TINY, '2'),
             *('--work-dir', 'two', '--auto-scale-lr', *OPTIONS),
-            'train_dataloader.batch_size=1',
+            *('train_dataloader.batch_size=1', 'auto_scale_lr.base_batch_size=4'),
         ],
         cwd=trained,
         env=env,

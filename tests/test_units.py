@@ -57,7 +57,7 @@ def test_unit(units, proj):
     unit = units[f'unit_proj_{proj}']
     (pattern,) = plan_interactions('neighbours', 2, 1, outputs=[0, 1])
     stage = InteractionStage([32, 48], pattern, proj=proj, **OPTIONS)
-    rules = piip_rules(num_branches=2, out_strides=(16,))
+    rules = piip_rules(depths=(1, 1), ratios=())
     prefix = 'interactions.0.'
     stage.load_state_dict(
         {

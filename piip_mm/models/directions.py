@@ -94,10 +94,17 @@ def plan_interactions(
         check_choice('direction', direction, DIRECTIONS)
         patterns = DIRECTIONS[direction](num_branches)
     else:
-        patterns = [
-            tuple(tuple((int(s), int(t)) for s, t in step) for step in pattern)
-            for pattern in direction
-        ]
+        try:
+            patterns = [
+                tuple(tuple((int(s), int(t)) for s, t in step) for step in pattern)
+                for pattern in direction
+            ]
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f'direction {direction!r}: expected one of '
+                f'{", ".join(map(repr, DIRECTIONS))}, or a list of patterns, each a list '
+                'of steps, each a list of (source, target)'
+            ) from error
         if not patterns:
             raise ValueError('direction: expected at least one pattern, got none')
     for pattern in patterns:

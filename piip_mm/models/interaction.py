@@ -5,14 +5,15 @@ Shapes: B batch, Q queries of width C, N feature tokens of width F.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from .checks import check_choice
+from .checks import check_choice, check_keys, check_number, check_rate
 from .directions import Pattern
 from .layers import CROSS_ATTENTIONS
 
@@ -89,8 +90,8 @@ class Injector(nn.Module):
     ) -> None:
         super().__init__()
         check_choice('interaction attention', attn, CROSS_ATTENTIONS)
-        if norm not in NORMS:
-            raise ValueError(f"unknown interaction norm {norm!r}; choose 'LN' or None")
+        check_choice('interaction norm', norm, NORMS)
+        check_rate('drop_path_rate', drop_path_rate)
         self.proj = nn.Linear(feat_dims, dims) if proj else nn.Identity()
         if proj:
             feat_dims = dims
@@ -105,8 +106,9 @@ class Injector(nn.Module):
         self.gamma_attn = nn.Parameter(torch.zeros(dims))
         self.ffn: ConvFFN | None = None
         if ffn_ratio is not None:
+            check_number('ffn_ratio', ffn_ratio, above=0)
             self.ffn_norm = _norm(norm, dims)
-            self.ffn = ConvFFN(dims, int(dims * ffn_ratio))
+            self.ffn = ConvFFN(dims, max(int(dims * ffn_ratio), 1))
             self.gamma_ffn = nn.Parameter(torch.zeros(dims))
             self.drop_path = DropPath(drop_path_rate)
 
@@ -135,6 +137,25 @@ class Injector(nn.Module):
             return query_BQC
         out = self.ffn(self.ffn_norm(query_BQC), query_grid)
         return query_BQC + self.gamma_ffn * self.drop_path(out)
+
+
+def check_injector_options(options: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` if options of an :class:`Injector` are unknown, or belong to
+    deformable attention where the attention is another."""
+    known = [
+        name
+        for name, parameter in signature(Injector).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    check_keys('interaction', options, ['direction', *known])
+    attn = options.get('attn', 'deform')
+    check_choice('interaction attention', attn, CROSS_ATTENTIONS)
+    unused = sorted({'num_points', 'value_ratio', 'backend'} & set(options))
+    if attn != 'deform' and unused:
+        raise ValueError(
+            f"interaction options {unused} belong to attn='deform', not to {attn!r}; "
+            'remove them'
+        )
 
 
 class InteractionStage(nn.Module):

@@ -12,9 +12,10 @@ from mmengine.model import BaseModule, ModuleList
 from mmengine.registry import MODELS
 from torch import Tensor
 
+from .checks import check_int, check_sequence
 from .directions import groups_read, plan_interactions
 from .init import init_new_layers
-from .interaction import InteractionStage
+from .interaction import InteractionStage, check_injector_options
 from .merging import BranchMerge
 from .pyramid import SimplePyramid
 
@@ -53,10 +54,12 @@ class PIIP(BaseModule):
         interaction: Mapping[str, Any] | None = None,
         interaction_ends: Sequence[Sequence[int]] | None = None,
         merge_branches: Sequence[int] | None = None,
-        out_strides: Sequence[int] = (4, 8, 16, 32),
+        out_strides: Sequence[float] = (4, 8, 16, 32),
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        check_sequence('branches', branches)
+        check_int('num_interactions', num_interactions, minimum=0)
         if len(branches) < 2:
             raise ValueError(
                 f'PIIP needs at least two branches, got {len(branches)}; for a single '
@@ -69,6 +72,7 @@ class PIIP(BaseModule):
 
         merged = _merged_branches(merge_branches, len(branches))
         options = dict(interaction or {})
+        check_injector_options(options)
         patterns = plan_interactions(
             options.pop('direction', 'neighbours'),
             len(branches),
@@ -85,9 +89,9 @@ class PIIP(BaseModule):
             for stage, pattern in enumerate(patterns)
         )
         out_dims = dims[-1][-1]
-        self.out_strides = tuple(out_strides)
         self.merge = BranchMerge({index: dims[index][-1] for index in merged}, out_dims)
         self.pyramid = SimplePyramid(out_dims, self.branches[0].strides[-1], out_strides)
+        self.out_strides = tuple(out_strides)
         for part in (self.interactions, self.merge, self.pyramid):
             init_new_layers(part)
         self._drop_unread_blocks(groups_read(patterns, len(branches), merged))
@@ -160,21 +164,31 @@ class PIIP(BaseModule):
                     logger='current',
                 )
 
+    def _min_size(self, index: int) -> int:
+        """Smallest side of a branch's image; the first one makes the output maps."""
+        min_grid = self.pyramid.min_grid if index == 0 else 1
+        return self.branches[index].min_size * min_grid
+
     def _resize(self, image: Tensor, index: int) -> Tensor:
         """The image as a branch sees it."""
         branch = self.branches[index]
         ratio = branch.img_size / self.branches[0].img_size
         height, width = (int(side * ratio) for side in image.shape[2:])
-        if min(height, width) < branch.min_size:
-            enough = next(
-                side
-                for side in count(int(branch.min_size / ratio))
-                if int(side * ratio) >= branch.min_size
+        if min(height, width) < self._min_size(index):
+            enough = max(
+                next(
+                    side
+                    for side in count(1)
+                    if int(side * other.img_size / self.branches[0].img_size)
+                    >= self._min_size(i)
+                )
+                for i, other in enumerate(self.branches)
             )
             raise ValueError(
                 f'branch {index} sees the {image.shape[2]} x {image.shape[3]} input at '
-                f'{height} x {width} pixels, less than its patch of {branch.min_size}; '
-                f'use inputs of at least {enough} pixels a side'
+                f'{height} x {width} pixels, too small for patches of {branch.min_size} '
+                f'and output strides {self.out_strides}; use inputs of at least {enough} '
+                'pixels a side'
             )
         if ratio >= 1:
             return image
@@ -197,13 +211,16 @@ def _check_resolutions(sizes: Sequence[int]) -> None:
 def _merged_branches(
     merge_branches: Sequence[int] | None, num_branches: int
 ) -> list[int]:
-    merged = sorted(range(num_branches) if merge_branches is None else merge_branches)
-    if not merged or not set(merged) <= set(range(num_branches)):
+    if merge_branches is None:
+        return list(range(num_branches))
+    check_sequence('merge_branches', merge_branches)
+    merged = set(merge_branches)
+    if not merged or len(merged) < len(merge_branches) or merged - {*range(num_branches)}:
         raise ValueError(
-            f'merge_branches {merge_branches}: expected some of the branches 0 to '
-            f'{num_branches - 1}'
+            f'merge_branches {merge_branches}: expected different ones of the branches 0 '
+            f'to {num_branches - 1}'
         )
-    return merged
+    return sorted(merged)
 
 
 def _group_ends(
@@ -215,13 +232,18 @@ def _group_ends(
     if interaction_ends is None:
         groups = max(num_interactions, 1)
         for index, depth in enumerate(depths):
-            if num_interactions < 0 or depth % groups:
+            if depth % groups:
                 raise ValueError(
                     f'the {depth} blocks of branch {index} cannot be split evenly into '
                     f'num_interactions={num_interactions} groups; choose a divisor, or '
                     'give interaction_ends'
                 )
         return [tuple(range(d // groups - 1, d, d // groups)) for d in depths]
+    if num_interactions == 0:
+        raise ValueError('interaction_ends are given, but num_interactions=0; remove one')
+    check_sequence('interaction_ends', interaction_ends)
+    for index, branch_ends in enumerate(interaction_ends):
+        check_sequence(f'interaction_ends of branch {index}', branch_ends)
     ends = [tuple(branch_ends) for branch_ends in interaction_ends]
     counts = [len(branch_ends) for branch_ends in ends]
     if len(ends) != len(depths) or set(counts) != {num_interactions}:
@@ -231,8 +253,8 @@ def _group_ends(
             'there are interactions'
         )
     for index, (branch_ends, depth) in enumerate(zip(ends, depths, strict=True)):
-        increasing = sorted(set(branch_ends))
-        if branch_ends != tuple(increasing) or branch_ends[-1:] != (depth - 1,):
+        blocks = tuple(block for block in range(depth) if block in branch_ends)
+        if branch_ends != blocks or blocks[-1:] != (depth - 1,):
             raise ValueError(
                 f'interaction_ends {branch_ends} of branch {index}: expected increasing '
                 f'block numbers that end with its last block, {depth - 1}'

@@ -8,7 +8,13 @@ from fractions import Fraction
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from .checks import check_choice
+from .checks import (
+    check_choice,
+    check_divisible,
+    check_int,
+    check_number,
+    check_sequence,
+)
 from .merging import NUM_GROUPS
 
 #: Norm of the x4 level: GroupNorm in PIIP, channels-first LayerNorm in the single-branch
@@ -25,7 +31,8 @@ class SimplePyramid(nn.Module):
     Args:
         dims: Width C of the map and of every level.
         in_stride: Stride of the map in pixels.
-        out_strides: Strides of the levels in pixels, in the order of the output.
+        out_strides: Strides of the levels in pixels, in the order of the output: 1/4,
+            1/2, 1 or 2 times ``in_stride``.
         norm: One of :data:`PYRAMID_NORMS`.
 
     Raises:
@@ -36,11 +43,17 @@ class SimplePyramid(nn.Module):
         self,
         dims: int,
         in_stride: int,
-        out_strides: Sequence[int] = (4, 8, 16, 32),
+        out_strides: Sequence[float] = (4, 8, 16, 32),
         norm: str = 'GN',
     ) -> None:
         super().__init__()
         check_choice('pyramid norm', norm, PYRAMID_NORMS)
+        check_int('in_stride', in_stride)
+        check_sequence('out_strides', out_strides)
+        for stride in out_strides:
+            check_number('out_strides', stride, above=0)
+        if norm == 'GN':
+            check_divisible('pyramid width', dims, 'GroupNorm groups', NUM_GROUPS)
         make: dict[Fraction, Callable[[], nn.Module]] = {
             Fraction(1, 4): lambda: nn.Sequential(
                 nn.ConvTranspose2d(dims, dims, 2, 2),
@@ -52,9 +65,10 @@ class SimplePyramid(nn.Module):
             Fraction(1): nn.Identity,
             Fraction(2): lambda: nn.MaxPool2d(2, 2),
         }
-        reachable = [str(in_stride * ratio) for ratio in make]
-        for stride in out_strides:
-            if Fraction(stride, in_stride) not in make:
+        reachable = [f'{float(in_stride * ratio):g}' for ratio in make]
+        self.ratios = [Fraction(stride) / in_stride for stride in out_strides]
+        for stride, ratio in zip(out_strides, self.ratios, strict=True):
+            if ratio not in make:
                 raise ValueError(
                     f'out_strides {tuple(out_strides)}: stride {stride} cannot be '
                     f'reached from a map of stride {in_stride}; '
@@ -62,9 +76,12 @@ class SimplePyramid(nn.Module):
                 )
         if not out_strides:
             raise ValueError(f'out_strides is empty; choose from {", ".join(reachable)}')
-        self.levels = nn.ModuleList(
-            make[Fraction(stride, in_stride)]() for stride in out_strides
-        )
+        self.levels = nn.ModuleList(make[ratio]() for ratio in self.ratios)
+
+    @property
+    def min_grid(self) -> int:
+        """Smallest side of the map that gives every level a pixel."""
+        return int(max(Fraction(1), *self.ratios))
 
     def forward(self, x_BCHW: Tensor) -> tuple[Tensor, ...]:
         """(B, C, H, W) to one float32 (B, C, H_l, W_l) a level."""

@@ -24,41 +24,43 @@ class ViTPyramid(BaseModule):
         init_cfg: MMEngine's initialisation config, for the network as a whole.
 
     Raises:
-        ValueError: If an output stride cannot be reached.
+        ValueError: If an output stride cannot be reached or the norm is unknown.
     """
 
     def __init__(
         self,
         branch: Mapping[str, Any],
-        out_strides: Sequence[int] = (4, 8, 16, 32),
+        out_strides: Sequence[float] = (4, 8, 16, 32),
         norm: str = 'LN',
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.branch = MODELS.build(dict(branch))
-        self.out_strides = tuple(out_strides)
         self.pyramid = SimplePyramid(
             self.branch.dims[-1], self.branch.strides[-1], out_strides, norm
         )
+        self.out_strides = tuple(out_strides)
         init_new_layers(self.pyramid)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Extract features.
 
         Args:
-            image: (B, 3, H, W) of at least one patch a side.
+            image: (B, 3, H, W), at least one pixel of every output map.
 
         Returns:
             Float32 maps (B, C, H // s, W // s), one for each s of ``out_strides``, where
             H and W count whole patches.
 
         Raises:
-            ValueError: If the image is smaller than a patch.
+            ValueError: If the image is too small for an output map.
         """
-        if min(image.shape[2:]) < self.branch.min_size:
+        enough = self.branch.min_size * self.pyramid.min_grid
+        if min(image.shape[2:]) < enough:
             raise ValueError(
-                f'input of {image.shape[2]} x {image.shape[3]} pixels is smaller than a '
-                f'patch of {self.branch.min_size}'
+                f'input of {image.shape[2]} x {image.shape[3]} pixels is too small for '
+                f'output strides {self.out_strides}; use inputs of at least {enough} '
+                'pixels a side'
             )
         tokens, grid = self.branch.embed(image)
         tokens, grid = self.branch.run(tokens, grid, 0, self.branch.depth)

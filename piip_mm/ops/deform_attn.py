@@ -118,17 +118,19 @@ def _sample_mmcv(
 ) -> Tensor:
     from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
 
-    batch = value.shape[0]
-    # The kernel refuses a step that does not divide the batch.
-    step = next(s for s in range(min(batch, _MAX_IM2COL_STEP), 0, -1) if batch % s == 0)
     return MultiScaleDeformableAttnFunction.apply(
         value.contiguous(),
         torch.tensor([value_grid], dtype=torch.long, device=value.device),
         torch.zeros(1, dtype=torch.long, device=value.device),
         locations.unsqueeze(3).contiguous(),
         weights.unsqueeze(3).contiguous(),
-        step,
+        _im2col_step(value.shape[0]),
     )
+
+
+def _im2col_step(batch: int) -> int:
+    """Images at once: the kernel refuses a number that does not divide the batch."""
+    return next(s for s in range(min(batch, _MAX_IM2COL_STEP), 0, -1) if batch % s == 0)
 
 
 _BACKENDS = {'mmcv': _sample_mmcv, 'torch': _sample_torch}

@@ -111,9 +111,10 @@ def compare(state_dict: Mapping[str, Tensor], model: nn.Module) -> Fit:
 def _rules_for(model: nn.Module) -> list[Rule]:
     backbone = getattr(model, 'backbone', None)
     if isinstance(backbone, PIIP):
-        return piip_rules(len(backbone.branches), backbone.out_strides)
+        depths = [branch.depth for branch in backbone.branches]
+        return piip_rules(depths, backbone.pyramid.ratios)
     if isinstance(backbone, ViTPyramid):
-        return single_branch_rules(backbone.branch.depth, backbone.out_strides)
+        return single_branch_rules(backbone.branch.depth, backbone.pyramid.ratios)
     raise ValueError(
         'the checkpoint is of a published PIIP model, but the backbone of the config is '
         f'{type(backbone).__name__}; use the config of that model'

@@ -7,16 +7,17 @@ low resolution. Published branch k of N is branch N - k of ours.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 from torch import Tensor
 
 from piip_mm.models.branches.archs import resolve_vit_arch
+from piip_mm.models.checks import check_choice
 
 from .rename import piip_rules, rename, single_branch_rules
-
-_REGULAR_STRIDES = (4, 8, 16, 32)
 
 
 def migrate_config(
@@ -46,6 +47,7 @@ def migrate_config(
         ValueError: If the kind, a branch family or an argument is not supported.
     """
     name, _, variant = kind.partition('(')
+    name = name.strip()
     if name not in _KINDS:
         raise ValueError(
             f'unknown kind {kind!r}; choose one of {", ".join(map(repr, _KINDS))}'
@@ -62,7 +64,8 @@ def migrate_state_dict(
     ``fpn1`` where no stride-4 map is asked for, blocks after the last output.
 
     Args:
-        state_dict: Published names to tensors.
+        state_dict: Published names to tensors, of the backbone alone: names start with
+            'branch1.', not with 'backbone.'.
         config: What :func:`migrate_config` made of the published arguments.
 
     Returns:
@@ -71,17 +74,20 @@ def migrate_state_dict(
     Raises:
         ValueError: If a name fits no rule or the config is of another kind.
     """
-    out_strides = tuple(config.get('out_strides', _REGULAR_STRIDES))
-    if config['type'] == 'PIIP':
-        rules = piip_rules(len(config['branches']), out_strides)
-    elif config['type'] == 'ViTPyramid':
-        depth = resolve_vit_arch(config['branch']['arch']).num_layers
-        rules = single_branch_rules(depth, out_strides)
-    else:
+    kind = config.get('type')
+    if kind not in ('PIIP', 'ViTPyramid'):
         raise ValueError(
-            f'no published weights fit a backbone of type {config["type"]!r}; expected '
-            "'PIIP' or 'ViTPyramid'"
+            f'no published weights fit a backbone of type {kind!r}; expected the config '
+            "of a 'PIIP' or 'ViTPyramid' from migrate_config"
         )
+    branches = config['branches'] if kind == 'PIIP' else [config['branch']]
+    depths = [resolve_vit_arch(branch['arch']).num_layers for branch in branches]
+    stride = branches[0]['patch_size']
+    ratios = [Fraction(out_stride) / stride for out_stride in config['out_strides']]
+    if kind == 'PIIP':
+        rules = piip_rules(depths, ratios)
+    else:
+        rules = single_branch_rules(depths[0], ratios)
     renamed = ((rename(name, rules), tensor) for name, tensor in state_dict.items())
     return {name: tensor for name, tensor in renamed if name is not None}
 
@@ -92,41 +98,57 @@ def _piip_config(
     branch_config: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> dict[str, Any]:
     """Config of the published two-, three- and four-branch classes."""
-    published = [dict(kwargs.pop(f'branch{k}')) for k in range(num_branches, 0, -1)]
-    groups = [_group_ends(branch.pop('interaction_indexes')) for branch in published]
-    for k, branch in zip(range(num_branches, 0, -1), published, strict=True):
-        branch['img_size'] = branch.pop('real_size')
+    branches: list[dict[str, Any]] = []
+    ends: list[list[int]] = []
+    for k in range(num_branches, 0, -1):
+        branch = dict(_take(kwargs, f'branch{k}'))
+        indexes = _take(branch, 'interaction_indexes')
         _expect(branch, **{f'branch{k}_w_cls_token': False})
+        # Branches of a larger size than the last one see its image as it is.
+        size = _take(branch, 'real_size')
+        branch['img_size'] = min(size, branches[0]['img_size']) if branches else size
+        ends.append(_group_ends(indexes))
+        # Blocks after the last group exist in the published code and are never run.
+        _truncate(branch, ends[-1][-1] + 1)
+        branches.append(branch_config(branch))
     is_dino = kwargs.pop('is_dino', False)
-    attn = {'normal': 'regular', 'deform': 'deform'}
+    attn = kwargs.pop('interact_attn_type', 'normal')
+    check_choice('interact_attn_type', attn, ('normal', 'deform'))
+    norm = kwargs.pop('norm_layer', None)
+    check_choice('norm_layer', norm, ('none', None))
     interaction = dict(
-        attn=attn[kwargs.pop('interact_attn_type', 'normal')],
+        attn='deform' if attn == 'deform' else 'regular',
         num_heads=kwargs.pop('deform_num_heads', 6),
-        num_points=kwargs.pop('n_points', 4),
-        value_ratio=kwargs.pop('deform_ratio', 1.0),
         ffn_ratio=kwargs.pop('cffn_ratio', 0.25),
         drop_path_rate=kwargs.pop('interaction_drop_path_rate', 0.3),
         proj=kwargs.pop('interaction_proj', True),
-        norm=None if kwargs.pop('norm_layer', None) == 'none' else 'LN',
+        norm=None if norm == 'none' else 'LN',
     )
     if not kwargs.pop('with_cffn', False):
         interaction['ffn_ratio'] = None
+    deform = dict(
+        num_points=kwargs.pop('n_points', 4), value_ratio=kwargs.pop('deform_ratio', 1.0)
+    )
+    if attn == 'deform':
+        interaction.update(deform)
     _drop(kwargs, 'pretrained', 'cal_flops')
-    _expect(kwargs, with_simple_fpn=True, out_interaction_indexes=[])
+    _expect(kwargs, with_simple_fpn=True)
+    # Read by the other pyramid only.
+    _drop(kwargs, 'out_interaction_indexes')
     _refuse_rest(kwargs, 'the network')
     return dict(
         type='PIIP',
-        branches=[branch_config(branch) for branch in published],
+        branches=branches,
         interaction=interaction,
-        num_interactions=len(groups[0]),
-        interaction_ends=groups,
-        out_strides=_REGULAR_STRIDES[1:] if is_dino else _REGULAR_STRIDES,
+        num_interactions=len(ends[0]),
+        interaction_ends=ends,
+        out_strides=_pyramid_strides(branches[0]['patch_size'])[1 if is_dino else 0 :],
     )
 
 
 def _four_branch_config(kwargs: dict[str, Any], variant: str) -> dict[str, Any]:
     as_coded = {'': True, 'as coded': True, 'fixed': False, 'intended': False}
-    meaning = variant.rstrip(')').split(':')[0].strip()
+    meaning = re.split('[:,)]', variant.lower().replace('-', ' '))[0].strip()
     if meaning not in as_coded:
         raise ValueError(
             f"unknown variant {meaning!r} of 'det.PIIPFourBranch'; choose one of "
@@ -134,7 +156,7 @@ def _four_branch_config(kwargs: dict[str, Any], variant: str) -> dict[str, Any]:
         )
     if as_coded[meaning]:
         own = ('real_size', 'interaction_indexes')
-        branch4 = {key: kwargs['branch4'][key] for key in own}
+        branch4 = {key: _take(dict(kwargs['branch4']), key) for key in own}
         kwargs['branch4'] = {**kwargs['branch3'], **branch4}
     # This class builds DeiT branches whatever their weights are called.
     return _piip_config(kwargs, 4, _deit_branch_config)
@@ -145,8 +167,9 @@ def _single_vit_config(kwargs: dict[str, Any], variant: str) -> dict[str, Any]:
     out_indices = kwargs.pop('out_indices', [7, 11, 15, 23])
     with_fpn = kwargs.pop('with_fpn', False)
     simple = kwargs.pop('use_simple_fpn', True)
-    depth = kwargs.setdefault('depth', 12)
-    outputs = [index for index in out_indices if index < depth]
+    depth = kwargs.get('depth', 12)
+    # The published code goes through the blocks and keeps the map of the last one named.
+    outputs = sorted(index for index in out_indices if 0 <= index < depth)
     if not outputs or not (with_fpn or simple or len(outputs) == 1):
         raise ValueError(
             f'out_indices={out_indices} with depth={depth}, with_fpn={with_fpn} and '
@@ -154,13 +177,11 @@ def _single_vit_config(kwargs: dict[str, Any], variant: str) -> dict[str, Any]:
             'can be migrated'
         )
     _expect(kwargs, output_dtype='float32')
-    kwargs['depth'] = outputs[-1] + 1
-    for key in ('window_size', 'window_attn'):
-        if kwargs.get(key) is not None:
-            kwargs[key] = kwargs[key][: outputs[-1] + 1]
     kwargs['img_size'] = kwargs.get('pretrain_img_size', 224)
+    _truncate(kwargs, outputs[-1] + 1)
     branch = _vit_config(kwargs)
-    strides = _REGULAR_STRIDES if with_fpn else (branch['patch_size'],)
+    patch_size = branch['patch_size']
+    strides = _pyramid_strides(patch_size) if with_fpn else (patch_size,)
     return dict(type='ViTPyramid', branch=branch, out_strides=strides, norm='LN')
 
 
@@ -175,21 +196,16 @@ def _branch_config(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _deit_branch_config(kwargs: dict[str, Any]) -> dict[str, Any]:
-    _expect(kwargs, with_fpn=False)
-    _drop(kwargs, 'out_indices', 'use_simple_fpn', 'output_dtype')
+    # The network reads none of a branch's own outputs.
+    _drop(kwargs, 'with_fpn', 'out_indices', 'use_simple_fpn', 'output_dtype')
     return _vit_config(kwargs)
 
 
 def _vit_config(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Config of a published DeiT as a branch."""
     depth = kwargs.pop('depth', 12)
-    fused_mlp = kwargs.pop('Mlp_block', None) == 'fused_mlp'
-    sizes = kwargs.pop('window_size', None) or [None] * depth
-    windowed = kwargs.pop('window_attn', None) or [False] * depth
-    window_size = [
-        size if on and size is not None and size > 0 else None
-        for size, on in zip(sizes, windowed, strict=True)
-    ]
+    mlp = kwargs.pop('Mlp_block', None)
+    check_choice('Mlp_block', mlp, ('fused_mlp', None))
     config = dict(
         type='PIIPViT',
         arch=dict(
@@ -204,16 +220,61 @@ def _vit_config(kwargs: dict[str, Any]) -> dict[str, Any]:
         patch_size=kwargs.pop('patch_size', 16),
         in_channels=kwargs.pop('in_chans', 3),
         pretrain_img_size=kwargs.pop('pretrain_img_size', 224),
-        window_size=window_size,
+        window_size=[
+            size if windowed is True and size > 0 else None
+            for size, windowed in zip(
+                kwargs.pop('window_size', None) or [-1] * depth,
+                kwargs.pop('window_attn', None) or [False] * depth,
+                strict=True,
+            )
+        ],
         window_pad='zero_input' if kwargs.pop('use_flash_attn', False) else 'zero_qkv',
         drop_path_rate=kwargs.pop('drop_path_rate', 0.0),
-        mlp_act='gelu_tanh' if fused_mlp else 'gelu',
+        mlp_act='gelu_tanh' if mlp == 'fused_mlp' else 'gelu',
         with_cp=kwargs.pop('with_cp', False),
     )
-    _drop(kwargs, 'pretrained', 'pretrain_patch_size', 'use_cls_token', 'cal_flops')
-    _expect(kwargs, drop_rate=0.0, attn_drop_rate=0.0, qk_scale=None)
+    _drop(
+        kwargs,
+        'pretrained',
+        'pretrain_patch_size',
+        'use_cls_token',
+        'cal_flops',
+        'drop_rate',
+    )
+    _expect(kwargs, attn_drop_rate=0.0, qk_scale=None)
     _refuse_rest(kwargs, 'a DeiT branch')
     return config
+
+
+def _truncate(kwargs: dict[str, Any], depth: int) -> None:
+    """Cut a published branch down to its first blocks."""
+    blocks = kwargs.get('depth', 12)
+    if depth > blocks:
+        raise ValueError(f'there is no block {depth - 1} in a branch of depth {blocks}')
+    kwargs['depth'] = depth
+    for key in ('window_size', 'window_attn'):
+        values = kwargs.get(key)
+        if values is None:
+            continue
+        if not isinstance(values, Sequence) or len(values) != blocks:
+            raise ValueError(f'{key}={values}: expected {blocks} values, one a block')
+        kwargs[key] = values[:depth]
+
+
+def _pyramid_strides(patch_size: int) -> tuple[float, ...]:
+    """Strides of the published pyramid: the patch over 4, 2, 1 and 1/2."""
+    return tuple(
+        patch_size * ratio if patch_size % 4 else int(patch_size * ratio)
+        for ratio in (0.25, 0.5, 1, 2)
+    )
+
+
+def _take(kwargs: dict[str, Any], name: str) -> Any:
+    if name not in kwargs:
+        raise ValueError(
+            f'the published arguments have no {name!r}, only {sorted(kwargs)}'
+        )
+    return kwargs.pop(name)
 
 
 def _group_ends(indexes: Sequence[Sequence[int]]) -> list[int]:

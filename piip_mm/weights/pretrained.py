@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -76,7 +77,13 @@ def load_pretrained_vit(branch: PIIPViT, checkpoint: str) -> LoadReport:
             f'{checkpoint!r} does not fit the branch; check its arch. '
             + '; '.join(mismatched[:4])
         )
-    for name in set(weights) - set(own):
+    for name in [name for name in weights if name not in own]:
+        # Blocks that the network does not read, and layer scales that the arch has not.
+        block = re.match(r'blocks\.(\d+)\.(ls)?', name)
+        if block is None or (int(block[1]) < branch.depth and not block[2]):
+            raise ValueError(
+                f'{checkpoint!r} has {name}, which the branch has not; check its arch'
+            )
         report.dropped.append(name)
         del weights[name]
     report.loaded = list(weights)

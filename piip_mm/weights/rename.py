@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import TypeAlias
 
 #: What to make of a name: a template, a function of the match, or None to drop it.
@@ -49,20 +50,25 @@ def rename(name: str, rules: Sequence[Rule]) -> str | None:
     raise ValueError(f'{name!r} is not a parameter of the published network')
 
 
-def piip_rules(num_branches: int, out_strides: tuple[int, ...]) -> list[Rule]:
+def piip_rules(depths: Sequence[int], ratios: Sequence[Fraction]) -> list[Rule]:
     """Rules for a published multi-branch backbone.
 
     Args:
-        num_branches: Number of branches.
-        out_strides: Strides of our output maps; upsamplers for others are dropped.
+        depths: Blocks of each of our branches; further ones are dropped.
+        ratios: Strides of our output maps over that of the merged map.
     """
 
     def ours(published: str) -> int:
-        return num_branches - int(published)
+        if not 1 <= int(published) <= len(depths):
+            raise ValueError(
+                f'published branch {published} of a network with {len(depths)} branches'
+            )
+        return len(depths) - int(published)
 
     def branch(match: re.Match[str]) -> str | None:
-        name = rename(match[2], VIT_RULES)
-        return name and f'branches.{ours(match[1])}.{name}'
+        index = ours(match[1])
+        name = rename(match[2], _branch_rules(depths[index]))
+        return name and f'branches.{index}.{name}'
 
     def injector(match: re.Match[str]) -> str:
         stage, first, second, source, part, name = match.groups()
@@ -81,42 +87,45 @@ def piip_rules(num_branches: int, out_strides: tuple[int, ...]) -> list[Rule]:
         ),
         (r'merge_branch(\d)\.(.+)', lambda m: f'merge.branches.{ours(m[1])}.{m[2]}'),
         (r'w(\d)', lambda m: f'merge.scales.{ours(m[1])}'),
-        (r'fpn([12])\.(\d)\.(.+)', _level(out_strides)),
+        (r'fpn([12])\.(\d)\.(.+)', _level(ratios)),
     ]
 
 
-def single_branch_rules(depth: int, out_strides: tuple[int, ...]) -> list[Rule]:
+def single_branch_rules(depth: int, ratios: Sequence[Fraction]) -> list[Rule]:
     """Rules for a published single-branch baseline.
 
     Args:
         depth: Number of blocks; further ones are dropped.
-        out_strides: Strides of our output maps; upsamplers for others are dropped.
+        ratios: Strides of our output maps over that of the branch.
     """
 
     def branch(match: re.Match[str]) -> str | None:
-        name = rename(match[0], VIT_RULES)
+        name = rename(match[0], _branch_rules(depth))
         return name and f'branch.{name}'
 
+    return [(r'up([12])\.(\d)\.(.+)', _level(ratios)), (r'.+', branch)]
+
+
+def _branch_rules(depth: int) -> list[Rule]:
+    """Rules inside a branch, without the blocks that are never run."""
+
     def block(match: re.Match[str]) -> str | None:
-        return branch(match) if int(match[1]) < depth else None
+        return rename(match[0], VIT_RULES) if int(match[1]) < depth else None
 
-    return [
-        (r'up([12])\.(\d)\.(.+)', _level(out_strides)),
-        (r'blocks\.(\d+)\..+', block),
-        (r'.+', branch),
-    ]
+    # The published branches of a network may have an upsampler that nothing reads.
+    return [(r'blocks\.(\d+)\..+', block), (r'up[12]\..+', None), *VIT_RULES]
 
 
-def _level(out_strides: tuple[int, ...]) -> Callable[[re.Match[str]], str | None]:
-    """Published upsampler 1 makes the map of stride 4, number 2 that of stride 8."""
+def _level(ratios: Sequence[Fraction]) -> Callable[[re.Match[str]], str | None]:
+    """Published upsampler 1 scales by 4, number 2 by 2."""
 
     def level(match: re.Match[str]) -> str | None:
         number, layer, name = match.groups()
-        stride = {'1': 4, '2': 8}[number]
-        if stride not in out_strides:
+        ratio = {'1': Fraction(1, 4), '2': Fraction(1, 2)}[number]
+        if ratio not in ratios:
             return None
         # Only the x4 level has more than one layer.
-        layer = f'{layer}.' if stride == 4 else ''
-        return f'pyramid.levels.{out_strides.index(stride)}.{layer}{name}'
+        layer = f'{layer}.' if number == '1' else ''
+        return f'pyramid.levels.{list(ratios).index(ratio)}.{layer}{name}'
 
     return level

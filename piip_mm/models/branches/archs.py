@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ..checks import check_choice
+from ..checks import check_choice, check_int, check_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,12 @@ class ViTArch:
     mlp_ratio: float = 4.0
     qkv_bias: bool = True
     init_values: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        for name in ('embed_dims', 'num_layers', 'num_heads'):
+            check_int(f'arch.{name}', getattr(self, name))
+        check_number('arch.mlp_ratio', self.mlp_ratio, above=0)
 
 
 def _deit(embed_dims: int, num_layers: int, num_heads: int) -> ViTArch:
@@ -53,11 +59,13 @@ def resolve_vit_arch(arch: str | Mapping[str, Any]) -> ViTArch:
         arch: Name in :data:`VIT_ARCHS`, or the fields of :class:`ViTArch`.
 
     Raises:
-        ValueError: If the name is unknown, or a field is unknown or missing.
+        ValueError: If the name is unknown, or a field is unknown, missing or wrong.
     """
     if isinstance(arch, str):
         check_choice('arch', arch, VIT_ARCHS)
         return VIT_ARCHS[arch]
+    if not isinstance(arch, Mapping):
+        raise ValueError(f'arch={arch!r}: expected the name of a preset or a dict')
     known = [field.name for field in fields(ViTArch)]
     unknown = sorted(set(arch) - set(known))
     missing = [

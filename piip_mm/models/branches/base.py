@@ -7,6 +7,8 @@ from abc import abstractmethod
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from ..checks import check_int
+
 
 class Branch(BaseModule):
     """A network that can be run block by block on tokens.
@@ -41,12 +43,14 @@ class Branch(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        check_int('img_size', img_size)
+        check_int('frozen_stages', frozen_stages, minimum=-1)
         if img_size < min_size:
             raise ValueError(
                 f'img_size {img_size} is smaller than one patch of {min_size} pixels; '
                 f'use at least {min_size}'
             )
-        if not -1 <= frozen_stages <= len(dims):
+        if frozen_stages > len(dims):
             raise ValueError(
                 f'frozen_stages={frozen_stages}: expected -1 (none) to {len(dims)} '
                 '(all blocks)'

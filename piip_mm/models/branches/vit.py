@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from piip_mm.weights.pretrained import load_pretrained_vit
 
+from ..checks import check_int, check_sequence
 from ..layers import Block
 from .archs import resolve_vit_arch
 from .base import Branch
@@ -35,6 +36,7 @@ class PIIPViT(Branch):
         in_channels: Channels of the image.
         pretrain_img_size: Side of the images of the pretraining in pixels. The position
             embedding is stored for this size: (pretrain_img_size // patch_size)^2 rows.
+            Grid and patch size of a pretrained file are read off its tensors.
         window_size: Side of the attention windows in tokens, for all blocks or one value
             a block; None attends globally.
         global_attn_indexes: Blocks that attend globally all the same.
@@ -48,8 +50,8 @@ class PIIPViT(Branch):
             :func:`piip_mm.weights.pretrained.load_pretrained_vit`.
 
     Raises:
-        ValueError: If the architecture is unknown, the heads do not divide its width, or
-            the windows do not fit the number of blocks.
+        ValueError: If an option is unknown or out of range, the heads do not divide the
+            width, or the windows do not fit the number of blocks.
     """
 
     def __init__(
@@ -70,6 +72,9 @@ class PIIPViT(Branch):
         init_cfg: dict | None = None,
     ) -> None:
         geometry = resolve_vit_arch(arch)
+        check_int('patch_size', patch_size)
+        check_int('in_channels', in_channels)
+        check_int('pretrain_img_size', pretrain_img_size, minimum=patch_size)
         dims, depth = geometry.embed_dims, geometry.num_layers
         super().__init__(
             img_size=img_size,
@@ -79,11 +84,6 @@ class PIIPViT(Branch):
             frozen_stages=frozen_stages,
             init_cfg=init_cfg,
         )
-        if pretrain_img_size < patch_size:
-            raise ValueError(
-                f'pretrain_img_size {pretrain_img_size} is smaller than patch_size '
-                f'{patch_size}'
-            )
         if img_size % patch_size:
             print_log(
                 f'img_size {img_size} is not a multiple of patch_size {patch_size}: '
@@ -118,6 +118,8 @@ class PIIPViT(Branch):
         """Load pretrained weights, or initialise as ``init_cfg`` says."""
         cfg = self.init_cfg
         if isinstance(cfg, Mapping) and cfg.get('type') == 'Pretrained':
+            if 'checkpoint' not in cfg:
+                raise ValueError(f'init_cfg {dict(cfg)} has no checkpoint; set one')
             load_pretrained_vit(self, cfg['checkpoint'])
             self._is_init = True
         else:
@@ -189,17 +191,18 @@ def _windows_of_blocks(
     depth: int,
 ) -> list[int | None]:
     """Window of each block, None for global attention."""
-    if window_size is None or isinstance(window_size, int):
-        windows: list[int | None] = [window_size] * depth
+    check_sequence('global_attn_indexes', global_attn_indexes)
+    if isinstance(window_size, Sequence):
+        windows: list[int | None] = list(window_size)
     else:
-        windows = list(window_size)
+        windows = [window_size] * depth
     if len(windows) != depth:
         raise ValueError(
             f'window_size has {len(windows)} values for {depth} blocks; give one value, '
             'or one a block'
         )
     for index in global_attn_indexes:
-        if not 0 <= index < depth:
+        if index not in range(depth):
             raise ValueError(
                 f'global_attn_indexes {tuple(global_attn_indexes)}: block {index} does '
                 f'not exist, there are blocks 0 to {depth - 1}'

@@ -8,7 +8,7 @@ from functools import partial
 from timm.layers import DropPath, LayerScale, Mlp
 from torch import Tensor, nn
 
-from ..checks import check_choice
+from ..checks import check_choice, check_rate
 from .self_attention import SelfAttention
 
 #: Activations of the MLP. 'gelu' is the exact (erf) form, 'gelu_tanh' the approximation
@@ -52,6 +52,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         check_choice('mlp_act', mlp_act, MLP_ACTS)
+        check_rate('drop_path_rate', drop_path_rate)
         self.norm1 = nn.LayerNorm(dims, eps=1e-6)
         self.attn = SelfAttention(
             dims,

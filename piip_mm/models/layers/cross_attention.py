@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from piip_mm.ops import check_backend, deformable_attention, no_autocast
 
-from ..checks import check_divisible
+from ..checks import check_divisible, check_int, check_number
 
 
 class DeformableCrossAttention(nn.Module):
@@ -27,7 +27,8 @@ class DeformableCrossAttention(nn.Module):
     autocast or in a 16-bit model, since a bfloat16 location on a grid of 100 tokens is
     off by up to a quarter of a token; the sampling follows
     :func:`piip_mm.ops.deformable_attention`. The value and output projections are
-    ordinary linear layers and follow autocast.
+    ordinary linear layers and follow autocast; the published training had them in
+    float32 too, at a multiple of their cost.
 
     Args:
         dims: Width C of the queries.
@@ -53,6 +54,8 @@ class DeformableCrossAttention(nn.Module):
         backend: str = 'auto',
     ) -> None:
         super().__init__()
+        check_int('num_points', num_points)
+        check_number('value_ratio', value_ratio, above=0)
         value_dims = int(dims * value_ratio)
         check_divisible(
             f'value width of deformable attention (int({dims} * {value_ratio})),',

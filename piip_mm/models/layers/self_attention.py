@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import check_choice, check_divisible
+from ..checks import check_choice, check_divisible, check_int
 
 #: What fills the windows that reach over the right and the bottom edge of the grid.
 #: 'zero_input': tokens of zeros, so their query, key and value are the projection's bias.
@@ -49,11 +49,8 @@ class SelfAttention(nn.Module):
         super().__init__()
         check_divisible('width', dims, 'num_heads', num_heads)
         check_choice('window_pad', window_pad, WINDOW_PADS)
-        if window_size is not None and window_size < 1:
-            raise ValueError(
-                f'window_size={window_size}: expected a positive number of tokens, '
-                'or None for global attention'
-            )
+        if window_size is not None:
+            check_int('window_size', window_size)
         self.num_heads = num_heads
         self.window_size = window_size
         self.window_pad = window_pad

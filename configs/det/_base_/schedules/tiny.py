@@ -25,4 +25,5 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05),
     clip_grad=dict(max_norm=1.0),
 )
+randomness = dict(seed=0)
 auto_scale_lr = dict(enable=False, base_batch_size=2)

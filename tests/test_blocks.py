@@ -1,0 +1,149 @@
+"""Facts of blocks, injectors and pyramids that outputs alone hardly show."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.registry import MODELS
+from torch import nn
+
+from piip_mm.models import merging
+from piip_mm.models.branches import vit
+from piip_mm.models.interaction import Injector
+from piip_mm.models.layers import Block, DeformableCrossAttention
+
+
+def branch(**kwargs):
+    arch = dict(embed_dims=32, num_layers=4, num_heads=4)
+    defaults = dict(type='PIIPViT', arch=arch, img_size=64, pretrain_img_size=64)
+    return MODELS.build({**defaults, **kwargs})
+
+
+def test_windows_and_global_blocks():
+    built = branch(window_size=3, global_attn_indexes=[1, 3])
+    assert [b.attn.window_size for b in built.blocks] == [3, None, 3, None]
+    built = branch(window_size=[3, 2, None, 4], global_attn_indexes=[0])
+    assert [b.attn.window_size for b in built.blocks] == [None, 2, None, 4]
+
+
+def test_a_block_against_its_formula():
+    """In float64 at a scale where the eps of the norms matters."""
+    block = Block(16, 2, init_values=0.5).double()
+    x = 1e-3 * torch.randn(2, 12, 16, dtype=torch.float64)
+
+    def norm(layer, x):
+        scaled = (x - x.mean(-1, keepdim=True)) * (
+            x.var(-1, keepdim=True, unbiased=False) + 1e-6
+        ).rsqrt()
+        return scaled * layer.weight + layer.bias
+
+    expected = x + 0.5 * block.attn(norm(block.norm1, x), (3, 4))
+    hidden = F.gelu(block.mlp.fc1(norm(block.norm2, expected)), approximate='none')
+    expected = expected + 0.5 * block.mlp.fc2(hidden)
+    torch.testing.assert_close(block(x, (3, 4)), expected)
+
+
+def test_tanh_gelu():
+    block = Block(16, 2, mlp_act='gelu_tanh').double()
+    x = torch.randn(1, 4, 16, dtype=torch.float64)
+    tanh = F.gelu(block.mlp.fc1(x), approximate='tanh')
+    torch.testing.assert_close(block.mlp(x), block.mlp.fc2(tanh))
+    exact = block.mlp.fc2(F.gelu(block.mlp.fc1(x)))
+    assert (block.mlp(x) - exact).abs().max() > 1e-6
+
+
+def test_drop_path_is_constant_over_the_blocks():
+    built = branch(drop_path_rate=0.3)
+    assert [b.drop_path.drop_prob for b in built.blocks] == [0.3] * 4
+
+
+def test_drop_path_skips_both_parts_of_a_block():
+    block = Block(16, 2, drop_path_rate=0.999).train()
+    x = torch.randn(64, 4, 16)
+    torch.manual_seed(0)
+    assert torch.equal(block(x, (2, 2)), x)
+    assert not torch.equal(block.eval()(x, (2, 2)), x)
+
+
+@pytest.mark.parametrize('attn', ['deform', 'regular'])
+def test_drop_path_of_interactions_is_on_the_ffn_only(attn):
+    injector = Injector(32, 32, attn=attn, num_heads=4, drop_path_rate=0.999).train()
+    nn.init.ones_(injector.gamma_attn)
+    nn.init.ones_(injector.gamma_ffn)
+    query, feat = torch.randn(32, 4, 32), torch.randn(32, 9, 32)
+    torch.manual_seed(0)
+    out = injector(query, feat, (2, 2), (3, 3))
+    projected = injector.feat_norm(injector.proj(feat))
+    attended = injector.attn(injector.query_norm(query), projected, (2, 2), (3, 3))
+    torch.testing.assert_close(out, query + attended)
+
+
+def test_norms_of_interactions():
+    injector = Injector(32, 64, num_heads=4)
+    norms = [m for m in injector.modules() if isinstance(m, nn.LayerNorm)]
+    assert len(norms) == 3 and {norm.eps for norm in norms} == {1e-6}
+    bare = Injector(32, 64, num_heads=4, proj=False, norm=None)
+    assert not [m for m in bare.modules() if isinstance(m, nn.LayerNorm)]
+    assert bare.attn.value_proj.in_features == 64
+
+
+def test_interactions_of_a_network_keep_their_initial_offsets():
+    cfg = dict(type='PIIPViT', img_size=64, pretrain_img_size=64)
+    cfg['arch'] = dict(embed_dims=32, num_layers=2, num_heads=4)
+    interaction = dict(num_heads=4)
+    network = MODELS.build(
+        dict(type='PIIP', branches=[cfg] * 2, num_interactions=2, interaction=interaction)
+    )
+    alone = DeformableCrossAttention(32, 32, num_heads=4)
+    modules = [m for m in network.modules() if isinstance(m, DeformableCrossAttention)]
+    assert len(modules) == 4
+    for module in modules:
+        assert torch.equal(module.sampling_offsets.bias, alone.sampling_offsets.bias)
+        assert not module.sampling_offsets.weight.any()
+
+
+def test_checkpointing_recomputes_the_blocks(monkeypatch):
+    calls = []
+    original = vit.Block.forward
+    monkeypatch.setattr(
+        vit.Block, 'forward', lambda *args: calls.append(1) or original(*args)
+    )
+    built = branch(with_cp=True)
+    tokens, grid = built.embed(torch.randn(1, 3, 64, 64))
+    tokens, _ = built.run(tokens, grid, 0, 4)
+    assert len(calls) == 4
+    tokens.sum().backward()
+    assert len(calls) == 8
+
+
+def test_baseline_pyramid_against_its_formula():
+    """Channels-first LayerNorm with eps 1e-6, at a scale where the eps matters."""
+    cfg = dict(type='PIIPViT', img_size=64, pretrain_img_size=64)
+    cfg['arch'] = dict(embed_dims=32, num_layers=1, num_heads=4)
+    network = MODELS.build(dict(type='ViTPyramid', branch=cfg))
+    up4 = network.pyramid.levels[0]
+    nn.init.normal_(up4[0].weight, std=1e-4)
+    x = torch.randn(1, 32, 4, 4)
+    x1, x2, x3, x4 = network.pyramid(x)
+    hidden = up4[0](x)
+    centred = hidden - hidden.mean(1, keepdim=True)
+    hidden = centred / (centred.square().mean(1, keepdim=True) + 1e-6).sqrt()
+    torch.testing.assert_close(x1, up4[3](F.gelu(hidden)))
+    torch.testing.assert_close(x2, network.pyramid.levels[1](x))
+    torch.testing.assert_close(x3, x)
+    torch.testing.assert_close(x4, F.max_pool2d(x, 2))
+
+
+def test_maps_and_position_embeddings_are_interpolated_in_float32(monkeypatch):
+    seen = []
+    original = F.interpolate
+
+    def interpolate(x, *args, **kwargs):
+        seen.append(x.dtype)
+        return original(x, *args, **kwargs)
+
+    monkeypatch.setattr(merging.F, 'interpolate', interpolate)
+    merge = merging.BranchMerge({0: 32, 1: 32}, 32).bfloat16()
+    tokens = [torch.randn(1, n, 32).bfloat16() for n in (16, 9)]
+    merge(tokens, [(4, 4), (3, 3)], (4, 4))
+    assert seen == [torch.float32]
+    assert branch().bfloat16()._pos_embed_on((3, 5)).dtype == torch.float32
