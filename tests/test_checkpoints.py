@@ -156,9 +156,13 @@ def test_published_file_into_another_backbone():
 @pytest.mark.parametrize(
     'keys, config',
     [
-        ('mask_rcnn_piip_sbl_1568_896_672', 'piip_sbl_maskrcnn_1x'),
+        ('mask_rcnn_piip_sbl_1568_896_672', 'piip_sbl_maskrcnn_1x_1568-896-672'),
         ('mask_rcnn_piip_tsb_1120_896_448', 'piip_tsb_maskrcnn_1x_1120-896-448'),
         ('mask_rcnn_vit_b', 'vit_b_maskrcnn_1x'),
+        (
+            'mask_rcnn_piip_tsbl_1344_as_coded',
+            'piip_tsbl_maskrcnn_1x_1344-896-672-448_released',
+        ),
     ],
 )
 def test_released_names(keys, config):

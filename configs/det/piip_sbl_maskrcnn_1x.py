@@ -5,7 +5,3 @@ _base_ = [
     '_base_/schedules/piip_1x.py',
     '_base_/default_runtime.py',
 ]
-
-_base_.train_dataloader.dataset.pipeline[2].scale = (1568, 941)
-_base_.val_dataloader.dataset.pipeline[1].scale = (1568, 941)
-_base_.test_dataloader.dataset.pipeline[1].scale = (1568, 941)

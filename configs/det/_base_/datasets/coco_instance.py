@@ -1,5 +1,5 @@
-# COCO 2017 with instance masks, 2 images per GPU. A config sets the scale of Resize:
-# transform 2 of the training and 1 of the test pipeline.
+# COCO 2017 with instance masks, 2 images per GPU, scaled to fit 1568 x 941 pixels. For
+# another scale see coco_instance_1344x806.py.
 dataset_type = 'CocoDataset'
 data_root = 'data/coco/'
 # Shown by the tools when files are missing.
@@ -14,24 +14,6 @@ To get it, download these archives and unpack them in data/coco:
   http://images.cocodataset.org/annotations/annotations_trainval2017.zip
 If it lies elsewhere: ln -s /path/to/coco data/coco"""
 
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(type='Resize', scale=(1333, 800), keep_ratio=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(1333, 800), keep_ratio=True),
-    # After Resize: ground truth in the original frame, drawn next to predictions.
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(
-        type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
-    ),
-]
-
 train_dataloader = dict(
     batch_size=2,
     num_workers=2,
@@ -44,7 +26,13 @@ train_dataloader = dict(
         ann_file='annotations/instances_train2017.json',
         data_prefix=dict(img='train2017/'),
         filter_cfg=dict(filter_empty_gt=True, min_size=32),
-        pipeline=train_pipeline,
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+            dict(type='Resize', scale=(1568, 941), keep_ratio=True),
+            dict(type='RandomFlip', prob=0.5),
+            dict(type='PackDetInputs'),
+        ],
     ),
 )
 val_dataloader = dict(
@@ -59,7 +47,22 @@ val_dataloader = dict(
         ann_file='annotations/instances_val2017.json',
         data_prefix=dict(img='val2017/'),
         test_mode=True,
-        pipeline=test_pipeline,
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='Resize', scale=(1568, 941), keep_ratio=True),
+            # After Resize: ground truth in the original frame, drawn next to predictions.
+            dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+            dict(
+                type='PackDetInputs',
+                meta_keys=(
+                    'img_id',
+                    'img_path',
+                    'ori_shape',
+                    'img_shape',
+                    'scale_factor',
+                ),
+            ),
+        ],
     ),
 )
 test_dataloader = val_dataloader
