@@ -10,11 +10,15 @@ import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import golden
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope, init_default_scope
 
 from piip_mm.datasets.shapes import generate_shapes
 from piip_mm.engine import launch, options
+from piip_mm.weights import migrate_config
 
 ROOT = Path(__file__).parents[1]
 TINY = str(ROOT / 'configs/det/piip_tiny_maskrcnn_shapes.py')
@@ -401,3 +405,47 @@ def test_two_processes_on_the_cpu(trained):
     # Two processes of one image, made for four: half the rate.
     assert 'Scaling the original LR by 0.5' in output
     assert (trained / 'two/epoch_1.pth').exists()
+
+
+# --- Checkpoints of the published code ------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def released(trained):
+    """Config and weights of a small detector in the layout of the published code."""
+    case = golden.load_compact('p1_three_branch_deit')
+    cfg = Config.fromfile(TINY)
+    backbone = dict(migrate_config(case.kind, case.kwargs), _delete_=True)
+    rpn_head = dict(anchor_generator=dict(strides=[4, 8, 16, 32]))
+    neck = dict(in_channels=[64] * 4)
+    model = dict(backbone=backbone, neck=neck, rpn_head=rpn_head)
+    cfg.merge_from_dict(dict(model=model))
+    cfg.dump(trained / 'released.py')
+    init_default_scope('mmdet')
+    tensors = MODELS.build(cfg.model).state_dict()
+    DefaultScope._instance_dict.clear()
+    heads = {n: v for n, v in tensors.items() if not n.startswith('backbone.')}
+    return {f'backbone.{n}': v for n, v in case.state_dict.items()} | heads
+
+
+@pytest.mark.parametrize('container', ['state_dict', 'module'])
+def test_a_released_checkpoint_as_downloaded(trained, released, container):
+    mixed = {n: v.bfloat16() if 'blocks' in n else v for n, v in released.items()}
+    torch.save({container: mixed}, trained / f'{container}.pth')
+    result = run('test.py', 'released.py', f'{container}.pth', cwd=trained)
+    assert result.returncode == 0, result.stderr
+    output = result.stdout + result.stderr
+    assert f'published PIIP code: {len(released)} tensors fit the model' in output
+    assert 'coco/bbox_mAP:' in output
+
+
+def test_a_checkpoint_that_does_not_fit_stops(trained, released):
+    misfit = dict(released)
+    del misfit['backbone.w2']
+    misfit['backbone.w7'] = torch.ones(())
+    torch.save({'state_dict': misfit}, trained / 'misfit.pth')
+    result = run('test.py', 'released.py', 'misfit.pth', cwd=trained)
+    assert result.returncode == 1
+    assert '1 missing:\n  backbone.merge.scales.1' in result.stderr
+    assert '1 left over:\n  backbone.w7' in result.stderr
+    assert 'Traceback' not in result.stderr

@@ -74,6 +74,8 @@ def main() -> None:
             kind = 'DumpDetResults' if cfg.default_scope == 'mmdet' else 'DumpResults'
             dump = METRICS.build(dict(type=kind, out_file_path=args.out))
             runner.test_evaluator.metrics.append(dump)
+        with user_errors():
+            runner.load_or_resume()
         runner.test()
 
 
