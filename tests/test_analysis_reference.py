@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import zoo
 
 from piip_mm.analysis import Count, build_on_meta, count_backbone, total
 from piip_mm.models.branches import VIT_ARCHS
@@ -57,6 +58,28 @@ def test_reference_is_complete():
 @pytest.mark.parametrize('name', [n for n in ROWS if 'as published' in ROWS[n]])
 def test_as_published(name):
     assert columns(name)['as published'] == reference(name, 'as published')
+
+
+@pytest.mark.parametrize('path', zoo.PUBLISHED)
+def test_shipped_configs_count_as_their_rows(path):
+    row = f'deit_{zoo.PUBLISHED[path]}'
+    arch = 'deit3_small' if zoo.is_as_released(path) else None
+    backbone = build_on_meta(zoo.load(path).model.backbone)
+    assert count_backbone(backbone) == columns(row, arch=arch)
+
+
+@pytest.mark.skipif(not zoo.REFERENCE.is_dir(), reason='no complete reference here')
+def test_rows_agree_with_the_complete_reference():
+    complete = zoo.read_json(zoo.REFERENCE / 'flops_reference.json')['configs']
+    for name in PUBLISHED:
+        (key,) = (key for key in complete if f'mask_rcnn_{name}_fpn' in key)
+        published = complete[key]['published_convention(classification/get_flops.py)']
+        counted = total(reference(name, 'as published'))
+        assert counted.flops == published['flops_total']
+        assert counted.params == published['params_total']
+        entries = complete[key]['get_flops_det_script_convention']
+        released = entries.get('branch4_intended', entries['as_coded'])
+        assert total(reference(name, 'as released')).flops == released['flops_total']
 
 
 @pytest.mark.parametrize('name', PUBLISHED)

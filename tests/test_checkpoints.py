@@ -1,8 +1,10 @@
 """Whole checkpoints of the published code, loaded as they are."""
 
 import json
+import logging
 from collections import OrderedDict
 from pathlib import Path
+from pickle import UnpicklingError
 from types import SimpleNamespace
 
 import golden
@@ -11,12 +13,14 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
-from mmengine.runner import Runner
+from mmengine.runner import Runner, get_priority
 
 from piip_mm.engine import PublishedCheckpointHook
+from piip_mm.engine.launch import user_errors
 from piip_mm.engine.options import accept_published_checkpoints, skip_pretrained
 from piip_mm.weights import migrate_config
 from piip_mm.weights.checkpoint import compare, convert_published, is_published
+from piip_mm.weights.source import unwrap_state_dict
 
 ROOT = Path(__file__).parents[1]
 KEYS = golden.FULL.parent / 'keys'
@@ -52,12 +56,13 @@ def published(case, model):
     return OrderedDict({**tensors, **heads})
 
 
-def load(checkpoint, model, tmp_path, strict=True):
+def load(checkpoint, model, tmp_path, strict=True, **kwargs):
     """What MMEngine's runner does with a file."""
     path = tmp_path / 'released.pth'
     torch.save(checkpoint, path)
-    runner = SimpleNamespace(model=model, logger=MMLogger.get_instance('test'))
-    hook = PublishedCheckpointHook(strict=strict)
+    logger = MMLogger.get_instance('test')
+    runner = SimpleNamespace(model=model, logger=logger, _resume=False)
+    hook = PublishedCheckpointHook(strict=strict, **kwargs)
     runner.call_hook = lambda _, checkpoint: hook.after_load_checkpoint(
         runner, checkpoint
     )
@@ -75,11 +80,71 @@ def check_outputs(case, model):
 def test_containers(case, tmp_path, container):
     model = detector(case)
     tensors = published(case, model)
-    wrapped = {container: tensors, 'meta': {'epoch': 12}} if container else tensors
+    # DeepSpeed keeps more in its files than tensors.
+    beside = {'meta': {'CLASSES': ('a',)}, 'optimizer': None, 'skipped_steps': 0}
+    wrapped = {container: tensors, **beside} if container else tensors
     load(wrapped, model, tmp_path)
     check_outputs(case, model)
     name = 'roi_head.bbox_head.fc_cls.weight'
     torch.testing.assert_close(model.state_dict()[name], tensors[name])
+
+
+@pytest.mark.parametrize('container', ['state_dict', 'module'])
+@pytest.mark.parametrize('is_published', [True, False])
+def test_prefix_of_distributed_training(case, tmp_path, container, is_published):
+    model = detector(case)
+    own = {name: value + 1 for name, value in model.state_dict().items()}
+    tensors = published(case, model) if is_published else own
+    prefixed = {f'module.{name}': value for name, value in tensors.items()}
+    load({container: prefixed}, model, tmp_path)
+    name = 'neck.lateral_convs.0.conv.weight'
+    torch.testing.assert_close(model.state_dict()[name], tensors[name])
+    if is_published:
+        check_outputs(case, model)
+
+
+def test_parts_that_the_model_goes_without(case, tmp_path):
+    model = detector(case)
+    tensors = published(case, model)
+    model.roi_head.mask_head = None
+    with pytest.raises(ValueError, match='left over:\n  roi_head.mask_head'):
+        load({'state_dict': tensors}, model, tmp_path)
+    load({'state_dict': tensors}, model, tmp_path, ignore=['roi_head.mask_head.'])
+    check_outputs(case, model)
+
+
+@pytest.mark.parametrize('content', [[1], {'state_dict': {}}, {'state_dict': {'a': 1}}])
+def test_a_file_without_weights(case, tmp_path, content):
+    with pytest.raises(ValueError, match='the file holds no weights: expected names and'):
+        unwrap_state_dict(content)
+
+
+def test_code_in_a_checkpoint_is_not_executed(case, tmp_path):
+    path = tmp_path / 'code.pth'
+    torch.save({'state_dict': {'a': torch.zeros(1)}, 'code': logging.Formatter()}, path)
+    with pytest.raises(UnpicklingError, match='Weights only load failed'):
+        Runner.load_checkpoint(SimpleNamespace(), str(path))
+    with pytest.raises(SystemExit, match='code in files is not executed'), user_errors():
+        torch.load(path)
+
+
+def test_published_files_hold_nothing_to_resume_from(case):
+    hook = PublishedCheckpointHook()
+    runner = SimpleNamespace(model=detector(case), _resume=True)
+    with pytest.raises(ValueError, match='no state to resume from; .* load_from=FILE'):
+        hook.after_load_checkpoint(runner, {'module': published(case, runner.model)})
+
+
+def test_comes_before_other_hooks():
+    assert get_priority(PublishedCheckpointHook.priority) < get_priority('NORMAL')
+
+
+def test_a_published_backbone_has_to_fit_also_for_fine_tuning(case, tmp_path):
+    model = detector(case)
+    tensors = published(case, model)
+    del tensors['backbone.branch2.blocks.1.gamma_1']
+    with pytest.raises(ValueError, match='1 missing:\n  backbone.branches.1.blocks.1'):
+        load({'state_dict': tensors}, model, tmp_path, strict=False)
 
 
 def test_bfloat16_mixed_with_float32(case, tmp_path):

@@ -62,10 +62,8 @@ def test_any_number_of_branches(num_branches):
 
 @pytest.mark.parametrize('attn', ['deform', 'regular'])
 @pytest.mark.parametrize('direction', list(DIRECTIONS))
-@pytest.mark.parametrize('num_interactions', [1, 4])
+@pytest.mark.parametrize('num_interactions', [2, 4])
 def test_every_parameter_gets_a_gradient(attn, direction, num_interactions):
-    if direction == 'alternating' and num_interactions == 1:
-        pytest.skip('one stage of taking turns joins one pair only')
     interaction = dict(attn=attn, direction=direction, num_heads=4)
     network = build(interaction=interaction, num_interactions=num_interactions)
     enliven(network)

@@ -108,7 +108,7 @@ def test_other_grid_and_patch(tmp_path):
 
 def test_errors(tmp_path):
     path = str(tmp_path / 'deit.pth')
-    with pytest.raises(FileNotFoundError, match=r'do not exist .*; put the file there'):
+    with pytest.raises(FileNotFoundError, match=r'do not exist .*: put the file there'):
         load_pretrained_vit(vit(), path)
     deit_file(path)
     wide = vit(arch=dict(embed_dims=64, num_layers=2, num_heads=2))

@@ -6,11 +6,14 @@ names, with the ends of the interactions and the windows condensed.
 """
 
 import copy
+from pathlib import Path
 
 import golden
+import mmdet
 import pytest
 import torch
 import zoo
+from mmengine.config import Config
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 from piip_mm.models.branches import VIT_ARCHS
@@ -53,7 +56,11 @@ def translated_recipe(name):
         'optimizer': {
             **wrapper.optimizer,
             'betas': list(wrapper.optimizer.betas),
-            'constructor': 'CustomLayerDecayOptimizerConstructorMMDet',
+            'constructor': {
+                'PIIPLayerDecayOptimWrapperConstructor': (
+                    'CustomLayerDecayOptimizerConstructorMMDet'
+                )
+            }[wrapper.constructor],
             'paramwise_cfg': {**wrapper.paramwise_cfg, **layers(model.backbone, is_piip)},
         },
         'optimizer_config': {'grad_clip': wrapper.get('clip_grad')},
@@ -243,3 +250,25 @@ def test_every_published_row_has_a_config():
     assert {zoo.checkpoint_of(name) for name in zoo.PUBLISHED} == set(RECIPES)
     shipped = {name for name in zoo.CONFIGS if 'maskrcnn_1x' in name}
     assert set(zoo.PUBLISHED) == shipped
+
+
+@pytest.mark.parametrize('name', zoo.PUBLISHED)
+def test_pipelines_do_nothing_else(name):
+    cfg = zoo.load(name)
+    train = cfg.train_dataloader.dataset.pipeline
+    first, last = ['LoadImageFromFile', 'LoadAnnotations'], ['PackDetInputs']
+    assert [t.type for t in train] == [*first, 'Resize', 'RandomFlip', *last]
+    assert train[1].with_bbox and train[1].with_mask
+    test = cfg.test_dataloader.dataset.pipeline
+    kinds = ['LoadImageFromFile', 'Resize', 'LoadAnnotations', 'PackDetInputs']
+    assert [t.type for t in test] == kinds
+
+
+def test_heads_are_those_of_mmdet():
+    """The published detectors changed nothing but backbone, neck widths and sizes."""
+    base = Path(mmdet.__file__).parent / '.mim/configs/_base_/models'
+    theirs = Config.fromfile(base / 'mask-rcnn_r50_fpn.py').model
+    for name in zoo.PUBLISHED:
+        ours = zoo.load(name).model
+        for part in ('type', 'rpn_head', 'roi_head', 'train_cfg', 'test_cfg'):
+            assert ours[part] == theirs[part], (name, part)

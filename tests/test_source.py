@@ -6,8 +6,10 @@ import logging
 import pytest
 import timm
 import torch
+from mmengine.registry import MODELS
 
 from piip_mm.weights import source
+from piip_mm.weights.pretrained import load_pretrained_vit
 
 
 @pytest.fixture
@@ -61,6 +63,29 @@ def test_timm_by_name(monkeypatch):
     weights = source.load_weights('timm://deit_tiny_patch16_224.fb_in1k')
     assert asked == [('deit_tiny_patch16_224.fb_in1k', True)]
     assert set(weights) == {'weight', 'bias'}
+
+
+@pytest.mark.parametrize(
+    'name, side',
+    [('deit3_small_patch16_384', 24), ('deit_tiny_distilled_patch16_224', 14)],
+)
+def test_timm_models_become_branches(monkeypatch, name, side):
+    original = timm.create_model
+    monkeypatch.setattr(timm, 'create_model', lambda name, pretrained: original(name))
+    arch = 'deit3_small' if 'small' in name else 'deit_tiny'
+    cfg = dict(type='PIIPViT', arch=arch, img_size=224, pretrain_img_size=16 * side)
+    branch = MODELS.build(cfg)
+    report = load_pretrained_vit(branch, f'timm://{name}')
+    scales = [name for name in report.missing if '.ls' in name]
+    assert report.missing == scales and bool(scales) == ('tiny' in name)
+    assert branch.pos_embed.shape[1] == side**2
+    assert {'norm.weight', 'cls_token', 'head.weight'} <= set(report.dropped)
+
+
+def test_missing_files_say_where_to_get_them():
+    url = 'https://dl.fbaipublicfiles.com/deit/deit_3_base_224_21k.pth'
+    with pytest.raises(FileNotFoundError, match=f'download it from {url}'):
+        source.load_weights('gone/deit_3_base_224_21k.pth')
 
 
 def test_unknown_timm_model():

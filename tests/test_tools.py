@@ -439,6 +439,16 @@ def test_a_released_checkpoint_as_downloaded(trained, released, container):
     assert 'coco/bbox_mAP:' in output
 
 
+def test_test_time_augmentation_of_a_released_checkpoint(trained, released):
+    torch.save({'state_dict': released}, trained / 'tta.pth')
+    result = run('test.py', 'released.py', 'tta.pth', '--tta', cwd=trained)
+    assert result.returncode == 0, result.stderr
+    output = result.stdout + result.stderr
+    masks = [name for name in released if name.startswith('roi_head.mask_head.')]
+    assert f'{len(masks)} dropped:' in output
+    assert 'coco/bbox_mAP:' in output and 'segm_mAP' not in output
+
+
 def test_a_checkpoint_that_does_not_fit_stops(trained, released):
     misfit = dict(released)
     del misfit['backbone.w2']

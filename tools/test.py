@@ -57,7 +57,6 @@ def main() -> None:
         cfg = load_config(args)
         cfg.load_from, cfg.resume = args.checkpoint, False
         check_data(cfg, 'test')
-        accept_published_checkpoints(cfg, strict=True)
         if args.show or args.show_dir:
             enable_visualization(
                 cfg,
@@ -67,6 +66,9 @@ def main() -> None:
             )
         if args.tta:
             enable_tta(cfg)
+        # Test-time augmentation goes without masks.
+        ignore = ('roi_head.mask_head.',) if args.tta else ()
+        accept_published_checkpoints(cfg, strict=True, ignore=ignore)
     with process_group(cfg):
         runner = build_runner(cfg)
         if args.out is not None:

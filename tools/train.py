@@ -17,6 +17,7 @@ from piip_mm.engine.options import (
     check_amp_device,
     enable_amp,
     enable_auto_scale_lr,
+    fetch_pretrained,
     set_resume,
     skip_pretrained,
 )
@@ -63,6 +64,8 @@ def main() -> None:
         accept_published_checkpoints(cfg, strict=False)
         check_data(cfg, 'train')
         check_amp_device(cfg)
+        if args.launcher == 'none':
+            fetch_pretrained(cfg)
     with process_group(cfg):
         build_runner(cfg).train()
 

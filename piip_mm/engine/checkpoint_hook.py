@@ -2,58 +2,71 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from piip_mm.weights.checkpoint import (
-    compare,
-    convert_published,
-    is_published,
-    unwrap_state_dict,
-)
+from piip_mm.weights.checkpoint import compare, convert_published, is_published
+from piip_mm.weights.source import unwrap_state_dict
 
 
 @HOOKS.register_module()
 class PublishedCheckpointHook(Hook):
     """Recognises and translates published checkpoints while they are loaded.
 
-    Plain files of mmdet 2 and DeepSpeed files are both known; other checkpoints are left
-    as they are. What was dropped, and what does not fit, is logged.
+    Plain files of mmdet 2 and DeepSpeed files are both known; the names in checkpoints of
+    this package stay as they are. What was dropped, and what does not fit, is logged.
 
     Args:
         strict: Stop on any checkpoint that does not fit the model, published or not:
-            ``tools/test.py`` does. Otherwise a misfit of a published file is a warning,
-            as when a model is fine-tuned on other classes.
+            ``tools/test.py`` does. Otherwise only a published backbone has to fit; heads
+            may differ, as when a model is fine-tuned on other classes.
+        ignore: Beginnings of names that the model was built without on purpose.
     """
 
-    def __init__(self, strict: bool = False) -> None:
+    # Before hooks that read the checkpoint, such as EMAHook.
+    priority = 'VERY_HIGH'
+
+    def __init__(self, strict: bool = False, ignore: Sequence[str] = ()) -> None:
         self.strict = strict
+        self.ignore = tuple(ignore)
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """Translate in place.
+        """Unwrap and translate in place.
 
         Raises:
-            ValueError: If ``strict`` and the checkpoint does not fit: lists what is
-                missing, left over or of another shape.
+            ValueError: If the checkpoint does not fit, see ``strict``: lists what is
+                missing, left over or of another shape. If a published checkpoint is to be
+                resumed from.
         """
         model = runner.model
         # Distributed wrappers, and mmdet's one for test-time augmentation.
         while not hasattr(model, 'backbone') and hasattr(model, 'module'):
             model = model.module
         state_dict = unwrap_state_dict(checkpoint)
+        dropped = [name for name in state_dict if name.startswith(self.ignore or (' ',))]
+        for name in dropped:
+            del state_dict[name]
         published = is_published(state_dict)
-        dropped: list[str] = []
+        if published and runner._resume:
+            raise ValueError(
+                'a published checkpoint holds no state to resume from; load its weights '
+                'with --cfg-options load_from=FILE'
+            )
         if published:
-            state_dict, dropped = convert_published(state_dict, model)
-            checkpoint['state_dict'] = state_dict
+            state_dict, unread = convert_published(state_dict, model)
+            dropped += unread
+        checkpoint['state_dict'] = state_dict
         if not (published or self.strict):
             return
-        names = {name.removeprefix('module.'): t for name, t in state_dict.items()}
-        fit = compare(names, model)
+        fit = compare(state_dict, model)
         fit.dropped = dropped
-        if self.strict and not fit.is_complete:
+        misfits = [*fit.missing, *fit.left_over, *fit.mismatched]
+        if any(self.strict or name.startswith('backbone.') for name in misfits):
             raise ValueError(f'the checkpoint does not fit the model: {fit}')
         if published:
-            runner.logger.info(f'Checkpoint of the published PIIP code: {fit}')
+            level = logging.WARNING if misfits else logging.INFO
+            runner.logger.log(level, f'Checkpoint of the published PIIP code: {fit}')

@@ -9,6 +9,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from piip_mm.weights.source import where_to_get
+
 #: Dataloaders and evaluators that are in use where a run has these parts.
 _LOADERS = {
     'train': ('train_dataloader', 'val_dataloader'),
@@ -40,7 +42,9 @@ def check_data(cfg: Config, task: str) -> None:
     lines = [f'{len(missing)} path(s) that this run needs do not exist:']
     for path, what in missing.items():
         lines.append(f'  {path}')
-        lines.append(f'      {what}; expected at {Path(path).absolute()}')
+        lines.append(f'      {what}; expected at {Path(path).expanduser().absolute()}')
+        if what.startswith('pretrained'):
+            lines.append(f'      {where_to_get(path)}')
     if any('dataloader' in what or 'evaluator' in what for what in missing.values()):
         lines.append(
             cfg.get('data_help')
@@ -57,7 +61,7 @@ def find_missing(cfg: Config, task: str) -> dict[str, str]:
         raise ValueError(f'unknown task {task!r}; choose one of {sorted(_LOADERS)}')
     missing: dict[str, str] = {}
     for path, what in _expected_paths(cfg, task):
-        if '://' not in path and not Path(path).exists():
+        if '://' not in path and not Path(path).expanduser().exists():
             missing.setdefault(path, what)
     return missing
 
@@ -97,10 +101,8 @@ def _expected_paths(cfg: Config, task: str) -> Iterator[tuple[str, str]]:
             if metric.get('ann_file') and _is_local(metric):
                 yield metric['ann_file'], f'annotation file of {name}'
     if task == 'train':
-        for part in pretrained_parts(cfg.model):
-            for init in _as_list(part['init_cfg']):
-                if init.get('type') == 'Pretrained':
-                    yield init['checkpoint'], 'pretrained weights (init_cfg of the model)'
+        for path in pretrained_paths(cfg.model):
+            yield path, 'pretrained weights (init_cfg of the model)'
     if cfg.get('load_from'):
         yield cfg.load_from, 'checkpoint to load'
 
@@ -116,6 +118,23 @@ def pretrained_parts(node: Any) -> Iterator[Any]:
     elif isinstance(node, Sequence) and not isinstance(node, str):
         for child in node:
             yield from pretrained_parts(child)
+
+
+def pretrained_paths(model: Any) -> Iterator[str]:
+    """Checkpoints of every ``init_cfg`` of type 'Pretrained' in a model's config.
+
+    Raises:
+        ValueError: If one names no checkpoint.
+    """
+    for part in pretrained_parts(model):
+        for init in _as_list(part['init_cfg']):
+            if init.get('type') == 'Pretrained':
+                if not init.get('checkpoint'):
+                    raise ValueError(
+                        f'init_cfg {dict(init)} of {part.get("type")!r} has no '
+                        'checkpoint; set one, or init_cfg=None'
+                    )
+                yield init['checkpoint']
 
 
 def _as_list(init_cfg: Any) -> list[Any]:

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import NoReturn
 
 import torch
 from mmengine.config import Config, DictAction
@@ -76,9 +78,19 @@ def user_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (FileNotFoundError, ValueError) as error:
-        is_first = os.environ.get('RANK', '0') == '0'
-        raise SystemExit(f'error: {error}' if is_first else 1) from None
+    except UnpicklingError as error:
+        first_line = str(error).splitlines()[0]
+        _stop(
+            'a checkpoint holds more than weights and plain values, and code in files is '
+            f'not executed: {first_line}. Save its state dict alone.'
+        )
+    except (OSError, ValueError) as error:
+        _stop(str(error))
+
+
+def _stop(message: str) -> NoReturn:
+    is_first = os.environ.get('RANK', '0') == '0'
+    raise SystemExit(f'error: {message}' if is_first else 1) from None
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -10,7 +11,14 @@ from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.runner import find_latest_checkpoint
 
-from .data_check import leaf_datasets, metric_configs, pretrained_parts
+from piip_mm.weights.source import load_weights
+
+from .data_check import (
+    leaf_datasets,
+    metric_configs,
+    pretrained_parts,
+    pretrained_paths,
+)
 
 
 def enable_amp(cfg: Config) -> None:
@@ -58,19 +66,23 @@ def set_resume(cfg: Config, resume: str | None) -> None:
         cfg.load_from = None if resume == 'auto' else resume
 
 
-def accept_published_checkpoints(cfg: Config, *, strict: bool) -> None:
+def accept_published_checkpoints(
+    cfg: Config, *, strict: bool, ignore: Sequence[str] = ()
+) -> None:
     """Let checkpoints of the published PIIP code load as they are.
 
     Args:
         cfg: The config; gets a :class:`PublishedCheckpointHook`.
         strict: Stop on a checkpoint that does not fit the model.
+        ignore: Beginnings of names in the checkpoint that the model goes without.
     """
     hooks = [
         hook
         for hook in cfg.get('custom_hooks') or []
         if hook['type'] != 'PublishedCheckpointHook'
     ]
-    cfg.custom_hooks = [*hooks, dict(type='PublishedCheckpointHook', strict=strict)]
+    hook = dict(type='PublishedCheckpointHook', strict=strict, ignore=ignore)
+    cfg.custom_hooks = [*hooks, hook]
 
 
 def skip_pretrained(cfg: Config) -> None:
@@ -89,6 +101,18 @@ def skip_pretrained(cfg: Config) -> None:
             f'{len(parts)} pretrained weights are not loaded: {checkpoint} replaces them',
             logger='current',
         )
+
+
+def fetch_pretrained(cfg: Config) -> None:
+    """Download the pretrained weights of the model now, rather than inside the run.
+
+    Raises:
+        ConnectionError: If a download fails.
+        ValueError: If a download is damaged, or timm has no such weights.
+    """
+    for path in pretrained_paths(cfg.model):
+        if '://' in path:
+            load_weights(path)
 
 
 def enable_visualization(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -14,7 +13,7 @@ from .rename import Rule, piip_rules, rename, single_branch_rules
 
 _PREFIX = 'backbone.'
 # Names that the published multi-branch and single-branch backbones have and ours do not.
-_PUBLISHED_NAMES = ('backbone.branch1.', 'backbone.patch_embed.proj.')
+_PUBLISHED_NAMES = ('backbone.branch1.', 'backbone.up1.')
 
 
 @dataclass
@@ -42,15 +41,6 @@ class Fit:
                 )
                 lines += [f'{len(names)} {title}:', *(f'  {name}' for name in shown)]
         return '\n'.join(lines)
-
-
-def unwrap_state_dict(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor]:
-    """The tensors of a checkpoint of MMEngine, MMCV 1.x ('state_dict') or DeepSpeed
-    ('module'), or of a bare state dict."""
-    for key in ('state_dict', 'module'):
-        if isinstance(checkpoint.get(key), Mapping):
-            return checkpoint[key]
-    return checkpoint
 
 
 def is_published(state_dict: Mapping[str, Tensor]) -> bool:

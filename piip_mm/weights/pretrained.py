@@ -6,20 +6,17 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
-from mmengine.logging import MMLogger
+from mmengine.logging import print_log
 from torch import Tensor
 
 from .rename import VIT_RULES, rename
-from .source import load_weights
+from .source import load_weights, unwrap_state_dict
 
 if TYPE_CHECKING:
     from piip_mm.models import PIIPViT
-
-# Containers in which training scripts wrap the weights.
-_WRAPPERS = ('model', 'module', 'state_dict')
 
 
 @dataclass
@@ -65,7 +62,7 @@ def load_pretrained_vit(branch: PIIPViT, checkpoint: str) -> LoadReport:
             than the branch, or the file lacks one other than a layer scale.
     """
     report = LoadReport()
-    weights = _converted(_unwrap(load_weights(checkpoint)), branch, report)
+    weights = _converted(unwrap_state_dict(load_weights(checkpoint)), branch, report)
     own = branch.state_dict()
     mismatched = [
         f'{name}: {tuple(tensor.shape)} in the file, {tuple(own[name].shape)} here'
@@ -95,15 +92,8 @@ def load_pretrained_vit(branch: PIIPViT, checkpoint: str) -> LoadReport:
             f'them {needed[:4]}; check its arch'
         )
     branch.load_state_dict(weights, strict=False)
-    MMLogger.get_current_instance().info(f'{checkpoint}: {report}')
+    print_log(f'{checkpoint}: {report}', logger='current')
     return report
-
-
-def _unwrap(content: Mapping[str, Any]) -> Mapping[str, Tensor]:
-    for wrapper in _WRAPPERS:
-        if isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    return content
 
 
 def _converted(

@@ -14,6 +14,49 @@ from mmengine.logging import print_log
 
 TIMM_PREFIX = 'timm://'
 
+_DEIT = 'https://dl.fbaipublicfiles.com/deit/'
+# Where files that the configs name come from.
+_HOMES = {
+    'deit_tiny_patch16_224-a1311bcf.pth': _DEIT,
+    'deit_3_small_224_21k.pth': _DEIT,
+    'deit_3_base_224_21k.pth': _DEIT,
+    'deit_3_large_224_21k.pth': _DEIT,
+}
+# Containers in which training scripts wrap the weights.
+_WRAPPERS = ('model', 'module', 'state_dict')
+
+
+def unwrap_state_dict(content: Any) -> dict[str, Any]:
+    """The tensors of a file: of MMEngine or MMCV ('state_dict'), DeepSpeed ('module'),
+    DeiT ('model'), or bare; without the prefix 'module.' of distributed training.
+
+    Raises:
+        ValueError: If the file holds anything else.
+    """
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not any(
+        isinstance(value, torch.Tensor) for value in content.values()
+    ):
+        raise ValueError(
+            'the file holds no weights: expected names and tensors, bare or under one '
+            f'of the keys {", ".join(_WRAPPERS)}'
+        )
+    return {name.removeprefix('module.'): value for name, value in content.items()}
+
+
+def where_to_get(path: str) -> str:
+    """How to come by a file of pretrained weights, in words."""
+    name = Path(path).name
+    if name in _HOMES:
+        return (
+            f'download it from {_HOMES[name]}{name}, or set init_cfg.checkpoint to that'
+        )
+    return (
+        'put the file there, or set init_cfg.checkpoint to a path, a URL or timm://MODEL'
+    )
+
 
 def load_weights(location: str) -> Mapping[str, Any]:
     """Read pretrained weights, without executing anything from the file.
@@ -38,8 +81,8 @@ def load_weights(location: str) -> Mapping[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
             f'pretrained weights {location!r} do not exist (looked at '
-            f'{path.absolute()}); put the file there, set init_cfg.checkpoint to a path, '
-            'a URL or timm://MODEL, or set init_cfg=None to start from random weights'
+            f'{path.absolute()}): {where_to_get(location)}; init_cfg=None starts from '
+            'random weights'
         )
     print_log(f'Pretrained weights from {path}', logger='current')
     return torch.load(path, map_location='cpu', weights_only=True)
@@ -78,11 +121,15 @@ def _from_timm(name: str) -> Mapping[str, Any]:
         close = [model for model in models if name in model][:5]
         close = close or get_close_matches(name, models, n=5, cutoff=0.3)
         raise ValueError(f'timm has no model {name!r}; similar names: {close}')
-    if not timm.list_pretrained(name) and not timm.list_pretrained(f'{name}.*'):
-        raise ValueError(f'timm has no pretrained weights for {name!r}')
-    print_log(f'Pretrained weights from timm, {name}', logger='current')
+    print_log(
+        f'Pretrained weights from timm, {name} (without a network: set '
+        'init_cfg.checkpoint to a file)',
+        logger='current',
+    )
     try:
         return timm.create_model(name, pretrained=True).state_dict()
+    except RuntimeError as error:
+        raise ValueError(f'timm has no weights for {name!r}: {error}') from error
     except OSError as error:
         raise ConnectionError(
             f'timm cannot download the weights of {name!r} ({error}); download a file '

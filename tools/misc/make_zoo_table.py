@@ -28,7 +28,7 @@ COLUMNS = (
     'resolution',
     'box AP',
     'mask AP',
-    '#Param, #FLOPs as published',
+    '#Param, #FLOPs in the published convention',
     'as released',
     'config',
     'released checkpoint',
