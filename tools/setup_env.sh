@@ -76,7 +76,7 @@ if [ "$python_tag" = py310 ]; then
     constraints=()
 fi
 
-step 'installing PyTorch (CPU build about 1 GB on disk, CUDA build about 7 GB)'
+step 'installing PyTorch (the CUDA build is several GB)'
 pip install -r requirements/torch.txt "${torch_index[@]}"
 pip install --quiet -r requirements/build.txt "${constraints[@]}"
 

@@ -158,7 +158,7 @@ def _branches(backbone: nn.Module) -> list[Branch]:
 def _resized(network: PIIP, index: int, shape: Size) -> Size:
     """(H, W) in pixels of the image that a branch sees."""
     # The network itself says it; on the meta device nothing is computed.
-    image = network._resize(torch.empty(1, 1, *shape, device='meta'), index)
+    image = network.branch_image(torch.empty(1, 1, *shape, device='meta'), index)
     return image.shape[2], image.shape[3]
 
 

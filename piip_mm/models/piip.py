@@ -111,7 +111,7 @@ class PIIP(BaseModule):
         """
         tokens, grids = [], []
         for index, branch in enumerate(self.branches):
-            embedded, grid = branch.embed(self._resize(image, index))
+            embedded, grid = branch.embed(self.branch_image(image, index))
             tokens.append(embedded)
             grids.append(grid)
         for stage in range(max(map(len, self.ends))):
@@ -169,8 +169,20 @@ class PIIP(BaseModule):
         min_grid = self.pyramid.min_grid if index == 0 else 1
         return self.branches[index].min_size * min_grid
 
-    def _resize(self, image: Tensor, index: int) -> Tensor:
-        """The image as a branch sees it."""
+    def branch_image(self, image: Tensor, index: int) -> Tensor:
+        """The image as a branch sees it.
+
+        Args:
+            image: (B, 3, H, W), the image of the first branch.
+            index: Number of the branch.
+
+        Returns:
+            (B, 3, int(H * r), int(W * r)) with the ratio r of the branch's ``img_size``
+            to the first one's; the image itself where that is 1.
+
+        Raises:
+            ValueError: If the image is too small for a branch.
+        """
         branch = self.branches[index]
         ratio = branch.img_size / self.branches[0].img_size
         height, width = (int(side * ratio) for side in image.shape[2:])

@@ -12,8 +12,6 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from piip_mm.weights.pretrained import load_pretrained_vit
-
 from ..checks import check_int, check_sequence
 from ..layers import Block
 from .archs import resolve_vit_arch
@@ -118,6 +116,9 @@ class PIIPViT(Branch):
         """Load pretrained weights, or initialise as ``init_cfg`` says."""
         cfg = self.init_cfg
         if isinstance(cfg, Mapping) and cfg.get('type') == 'Pretrained':
+            # Here, because the weights know the models.
+            from piip_mm.weights.pretrained import load_pretrained_vit
+
             if 'checkpoint' not in cfg:
                 raise ValueError(f'init_cfg {dict(cfg)} has no checkpoint; set one')
             load_pretrained_vit(self, cfg['checkpoint'])
