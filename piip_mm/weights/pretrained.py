@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -62,7 +62,7 @@ def load_pretrained_vit(branch: PIIPViT, checkpoint: str) -> LoadReport:
             than the branch, or the file lacks one other than a layer scale.
     """
     report = LoadReport()
-    weights = _converted(unwrap_state_dict(load_weights(checkpoint)), branch, report)
+    weights = _converted(checkpoint, branch, report)
     own = branch.state_dict()
     mismatched = [
         f'{name}: {tuple(tensor.shape)} in the file, {tuple(own[name].shape)} here'
@@ -96,13 +96,17 @@ def load_pretrained_vit(branch: PIIPViT, checkpoint: str) -> LoadReport:
     return report
 
 
-def _converted(
-    tensors: Mapping[str, Tensor], branch: PIIPViT, report: LoadReport
-) -> dict[str, Tensor]:
-    """Tensors under our names and in our sizes."""
+def _converted(checkpoint: str, branch: PIIPViT, report: LoadReport) -> dict[str, Tensor]:
+    """Tensors of a file under our names and in our sizes."""
     weights = {}
-    for name, tensor in tensors.items():
-        new_name = rename(name, VIT_RULES)
+    for name, tensor in unwrap_state_dict(load_weights(checkpoint)).items():
+        try:
+            new_name = rename(name, VIT_RULES)
+        except ValueError as error:
+            raise ValueError(
+                f'{checkpoint!r} has {name}, which no DeiT or DeiT III model has; give '
+                'weights of the family that the branch is'
+            ) from error
         if new_name is None:
             report.dropped.append(name)
             continue

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..checks import check_int, check_sequence
+from ..init import init_new_layers
 from ..layers import Block
 from .archs import resolve_vit_arch
 from .base import Branch
@@ -179,11 +180,7 @@ class PIIPViT(Branch):
         if self.patch_embed.bias is not None:
             nn.init.zeros_(self.patch_embed.bias)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        for layer in self.blocks.modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=0.02)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        init_new_layers(self.blocks)
 
 
 def _windows_of_blocks(
