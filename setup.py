@@ -35,6 +35,7 @@ setup(
         'torch>=2.6',  # the first to load files with weights_only=True by default
         'timm>=1.0',
         'numpy',
+        'scipy',
         'opencv-python',
         'pycocotools',
     ],

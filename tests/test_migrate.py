@@ -45,7 +45,7 @@ def test_published_defaults():
     assert high['arch']['qkv_bias'] is False
     assert high['arch']['init_values'] == 1e-4
     assert high['window_pad'] == 'zero_qkv'
-    assert config['out_strides'] == (4, 8, 16, 32)
+    assert config['out_strides'] == [4, 8, 16, 32]
     MODELS.build(config)
 
 
@@ -63,7 +63,7 @@ def test_dino_has_no_map_of_stride_4():
         branch1=branch(64, 96), branch2=branch(96, 48), is_dino=True, deform_num_heads=4
     )
     config = migrate_config('det.PIIPTwoBranch', arguments)
-    assert config['out_strides'] == (8, 16, 32)
+    assert config['out_strides'] == [8, 16, 32]
     names = migrate_state_dict({'fpn1.0.weight': 1, 'fpn2.0.weight': 2}, config)
     assert names == {'pyramid.levels.0.weight': 2}
 
@@ -111,7 +111,7 @@ def test_baseline_in_published_order():
 def test_baseline_without_pyramid_ends_at_its_last_output():
     config = vit(out_indices=[1, 2, 11])
     assert config['branch']['arch']['num_layers'] == 3
-    assert config['out_strides'] == (16,)
+    assert config['out_strides'] == [16]
     names = migrate_state_dict({'blocks.2.gamma_1': 1, 'blocks.3.gamma_1': 2}, config)
     assert names == {'branch.blocks.2.ls1.gamma': 1}
 
@@ -122,11 +122,24 @@ def test_the_last_block_named_makes_the_output(out_indices):
     assert vit(out_indices=out_indices)['branch']['arch']['num_layers'] == 4
 
 
+def test_baselines_with_several_outputs():
+    maps = vit(out_indices=[1, 3], use_simple_fpn=False)
+    assert (maps['out_blocks'], maps['out_strides']) == ([1, 3], [16, 16])
+    levels = vit(out_indices=[0, 1, 2, 3], use_simple_fpn=False, with_fpn=True)
+    assert levels['out_blocks'] == [0, 1, 2, 3]
+    network = MODELS.build(levels).eval()
+    image = torch.randn(1, 3, 64, 64)
+    tokens, grid = network.branch.embed(image)
+    tokens, _ = network.branch.run(tokens, grid, 0, 3)
+    expected = tokens.transpose(1, 2).unflatten(2, grid)
+    torch.testing.assert_close(network(image)[2], expected)
+
+
 def test_pyramid_follows_the_patch():
     config = vit(patch_size=8, with_fpn=True, out_indices=[3])
-    assert config['out_strides'] == (2, 4, 8, 16)
+    assert config['out_strides'] == [2, 4, 8, 16]
     config = vit(patch_size=14, with_fpn=True, out_indices=[3])
-    assert config['out_strides'] == (3.5, 7, 14, 28)
+    assert config['out_strides'] == [3.5, 7, 14, 28]
     maps = MODELS.build(config)(torch.randn(1, 3, 56, 56))
     assert [m.shape[2] for m in maps] == [16, 8, 4, 2]
     names = migrate_state_dict({'up1.0.weight': 1, 'up2.0.weight': 2}, config)
@@ -134,8 +147,8 @@ def test_pyramid_follows_the_patch():
 
 
 def test_blocks_after_the_last_group_are_never_run():
-    short, long = branch(96, 32, ends=(0, 1)), branch(64, 48, depth=6)
-    config = migrate_config('det.PIIPTwoBranch', dict(branch1=long, branch2=short))
+    short, long = branch(96, 32, ends=(0, 1)), branch(64, 96, depth=6)
+    config = migrate_config('det.PIIPTwoBranch', dict(branch1=long, branch2=short, deform_num_heads=4))
     assert [b['arch']['num_layers'] for b in config['branches']] == [2, 4]
     published = {'branch1.blocks.3.gamma_1': 1, 'branch1.blocks.4.gamma_1': 2}
     names = migrate_state_dict(published, config)
@@ -156,11 +169,6 @@ def test_a_larger_size_leaves_the_image_as_it_is():
             'det.PIIPFourBranch(mended)',
             {f'branch{k}': branch() for k in range(1, 5)},
             r"unknown variant 'mended'.*'as coded', 'fixed'",
-        ),
-        (
-            'det.PIIPTwoBranch',
-            dict(branch1=branch(pretrained='x.pth'), branch2=branch()),
-            r"pretrained='x.pth': only the DeiT family",
         ),
         (
             'det.PIIPTwoBranch',
@@ -200,8 +208,8 @@ def test_a_larger_size_leaves_the_image_as_it_is():
         ),
         (
             'det.vit_models',
-            dict(use_simple_fpn=False, out_indices=[3, 11]),
-            r'only the map of one block, or a pyramid of it',
+            dict(use_simple_fpn=False, with_fpn=True, out_indices=[3, 11]),
+            r'maps of blocks \[3, 11\]: expected one or four for a pyramid',
         ),
     ],
 )
@@ -213,7 +221,7 @@ def test_errors(kind, kwargs, message):
 def test_unknown_names():
     config = vit(with_fpn=True, out_indices=[3])
     with pytest.raises(
-        ValueError, match=r"'blocks.0.attn.bias_table' is not a parameter"
+        ValueError, match=r"'blocks.0.attn.bias_table' is no parameter"
     ):
         migrate_state_dict({'blocks.0.attn.bias_table': 1}, config)
     with pytest.raises(ValueError, match=r"backbone of type 'ResNet'"):

@@ -8,6 +8,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 import piip_mm
+from piip_mm.models.branches.plain import resize_rows
 from piip_mm.models.directions import DIRECTIONS
 
 
@@ -167,8 +168,8 @@ def test_input_too_small_for_an_output_map():
 
 def test_the_position_embedding_is_left_alone_on_its_own_grid():
     vit = MODELS.build(branch())
-    assert vit._pos_embed_on((4, 4)) is vit.pos_embed
-    assert vit._pos_embed_on((3, 5)).shape == (1, 15, 32)
+    assert resize_rows(vit.pos_embed, (4, 4), (4, 4)) is vit.pos_embed
+    assert resize_rows(vit.pos_embed, (4, 4), (3, 5)).shape == (1, 15, 32)
 
 
 @pytest.mark.parametrize('drop_path_rate', [0.0, 0.3])

@@ -1,4 +1,4 @@
-"""Pretrained DeiT files into branches."""
+"""Pretrained plain vision transformers into branches."""
 
 import json
 
@@ -9,7 +9,7 @@ from mmengine.registry import MODELS
 
 import piip_mm  # noqa: F401
 from piip_mm.weights import migrate_config, migrate_state_dict
-from piip_mm.weights.pretrained import load_pretrained_vit
+from piip_mm.weights.pretrained import load_pretrained
 
 
 def vit(**kwargs):
@@ -37,15 +37,25 @@ def deit_file(path, grid=4, patch=16, cls_row=True, layer_scale=False):
     return tensors
 
 
-@pytest.mark.parametrize('name', ['pretrained_deit3', 'pretrained_deit_cls_token'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'pretrained_deit3',
+        'pretrained_deit_cls_token',
+        'pretrained_dinov2',
+        'pretrained_internvit',
+        'pretrained_mae_patch14to16',
+        'pretrained_mae_patch14to16_seg',
+    ],
+)
 def test_recorded(name):
     folder = golden.FULL / name
     if not folder.is_dir():
         pytest.skip(f'complete recordings are not here: {folder}')
     recorded = json.loads((folder / 'config.json').read_text())
-    config = migrate_config(recorded['cls'], {**recorded['kwargs'], 'out_indices': [1]})
+    config = migrate_config(recorded['cls'], recorded['kwargs'])
     network = MODELS.build(config)
-    load_pretrained_vit(network.branch, str(folder / 'pretrained.pt'))
+    load_pretrained(network.branch, str(folder / 'pretrained.pt'))
     expected = torch.load(folder / 'branch_state_dict.pt', weights_only=True)
     loaded = network.state_dict()
     for published in recorded['deterministic_keys']:
@@ -63,10 +73,10 @@ def test_init_cfg_loads_and_reports(tmp_path):
     torch.testing.assert_close(branch.pos_embed, tensors['pos_embed'][:, 1:])
     weight = tensors['blocks.1.attn.qkv.weight']
     torch.testing.assert_close(branch.blocks[1].attn.qkv.weight, weight)
-    report = load_pretrained_vit(branch, path)
+    report = load_pretrained(branch, path)
     assert sorted(report.dropped) == ['cls_token', 'head.weight']
     assert len(report.missing) == 4 and all('.ls' in name for name in report.missing)
-    assert 'dropped: 2 (cls_token, head.weight), missing: 4 (blocks.0' in str(report)
+    assert 'dropped: 2 (head.weight, cls_token), missing: 4 (blocks.0' in str(report)
 
 
 def test_init_cfg_inside_a_network(tmp_path):
@@ -98,7 +108,7 @@ def test_other_grid_and_patch(tmp_path):
     path = str(tmp_path / 'deit.pth')
     tensors = deit_file(path, grid=6, patch=14, cls_row=False)
     branch = vit()
-    report = load_pretrained_vit(branch, path)
+    report = load_pretrained(branch, path)
     rows = tensors['pos_embed'].transpose(1, 2).unflatten(2, (6, 6))
     rows = torch.nn.functional.interpolate(rows, (4, 4), mode='bicubic')
     torch.testing.assert_close(branch.pos_embed, rows.flatten(2).transpose(1, 2))
@@ -109,17 +119,17 @@ def test_other_grid_and_patch(tmp_path):
 def test_errors(tmp_path):
     path = str(tmp_path / 'deit.pth')
     with pytest.raises(FileNotFoundError, match=r'do not exist .*: put the file there'):
-        load_pretrained_vit(vit(), path)
+        load_pretrained(vit(), path)
     deit_file(path)
     wide = vit(arch=dict(embed_dims=64, num_layers=2, num_heads=2))
     with pytest.raises(ValueError, match=r'does not fit the branch.*\(1, 16, 64\) here'):
-        load_pretrained_vit(wide, path)
+        load_pretrained(wide, path)
     deep = vit(arch=dict(embed_dims=32, num_layers=3, num_heads=2))
     with pytest.raises(ValueError, match=r"lacks 12 tensors.*'blocks.2.norm1.weight'"):
-        load_pretrained_vit(deep, path)
+        load_pretrained(deep, path)
     no_bias = dict(embed_dims=32, num_layers=2, num_heads=2, qkv_bias=False)
     with pytest.raises(ValueError, match=r'has blocks.0.attn.qkv.bias, which the branch'):
-        load_pretrained_vit(vit(arch=no_bias), path)
+        load_pretrained(vit(arch=no_bias), path)
     torch.save({'layer1.0.conv1.weight': torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match=r"' has layer1.0.conv1.weight, which no"):
-        load_pretrained_vit(vit(), path)
+    with pytest.raises(ValueError, match=r"' has layer1.0.conv1.weight, which is in no file of plain"):
+        load_pretrained(vit(), path)

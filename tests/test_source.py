@@ -3,13 +3,16 @@
 import hashlib
 import logging
 
+import numpy as np
 import pytest
 import timm
 import torch
 from mmengine.registry import MODELS
+from safetensors.torch import save_file
+from timm.models.vision_transformer import VisionTransformer
 
 from piip_mm.weights import source
-from piip_mm.weights.pretrained import load_pretrained_vit
+from piip_mm.weights.pretrained import load_pretrained
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ def test_timm_models_become_branches(monkeypatch, name, side):
     arch = 'deit3_small' if 'small' in name else 'deit_tiny'
     cfg = dict(type='PIIPViT', arch=arch, img_size=224, pretrain_img_size=16 * side)
     branch = MODELS.build(cfg)
-    report = load_pretrained_vit(branch, f'timm://{name}')
+    report = load_pretrained(branch, f'timm://{name}')
     scales = [name for name in report.missing if '.ls' in name]
     assert report.missing == scales and bool(scales) == ('tiny' in name)
     assert branch.pos_embed.shape[1] == side**2
@@ -100,3 +103,84 @@ def test_timm_without_a_network(monkeypatch):
     monkeypatch.setattr(timm, 'create_model', create_model)
     with pytest.raises(ConnectionError, match=r"weights of 'deit_tiny.*\(offline\)"):
         source.load_weights('timm://deit_tiny_patch16_224')
+
+
+@pytest.mark.parametrize('new_format', [True, False])
+@pytest.mark.parametrize('part', [0.1, 0.6, 0.99])
+def test_an_interrupted_download_is_an_error_and_is_not_kept(
+    hub, tmp_path, new_format, part
+):
+    path = tmp_path / 'weights.pth'
+    tensors = {'weight': torch.randn(1000)}
+    torch.save(tensors, path, _use_new_zipfile_serialization=new_format)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * part)])
+    with pytest.raises(ValueError, match=r'weights.pth is damaged or incomplete'):
+        source.load_weights(path.as_uri())
+    assert list(hub.iterdir()) == []
+    with pytest.raises(ValueError, match=r'weights.pth is damaged or incomplete'):
+        source.load_weights(str(path))
+    assert path.exists(), 'a file of the user is not ours to remove'
+
+
+def test_safetensors(tmp_path):
+    path = str(tmp_path / 'model.safetensors')
+    save_file({'weight': torch.ones(2)}, path)
+    assert source.load_weights(path)['weight'].tolist() == [1, 1]
+
+
+def jax_arrays(dims=24, heads=3, layers=2, patch=8, side=4):
+    """What the AugReg release holds, with random values."""
+    rng = np.random.default_rng(0)
+
+    def dense(name, *shape, outputs=1):
+        return {
+            f'{name}/kernel': rng.normal(size=shape).astype('float32'),
+            f'{name}/bias': rng.normal(size=shape[-outputs:]).astype('float32'),
+        }
+
+    def norm(name):
+        return {f'{name}/{leaf}': rng.normal(size=dims) for leaf in ('scale', 'bias')}
+
+    arrays = {
+        'cls': rng.normal(size=(1, 1, dims)),
+        'Transformer/posembed_input/pos_embedding': rng.normal(
+            size=(1, side**2 + 1, dims)
+        ),
+        **dense('embedding', patch, patch, 3, dims),
+        **norm('Transformer/encoder_norm'),
+        **dense('head', dims, 10),
+    }
+    for layer in range(layers):
+        block = f'Transformer/encoderblock_{layer}'
+        attn = f'{block}/MultiHeadDotProductAttention_1'
+        arrays |= norm(f'{block}/LayerNorm_0') | norm(f'{block}/LayerNorm_2')
+        arrays |= dense(f'{block}/MlpBlock_3/Dense_0', dims, 4 * dims)
+        arrays |= dense(f'{block}/MlpBlock_3/Dense_1', 4 * dims, dims)
+        for part in ('query', 'key', 'value'):
+            head_dims = dims // heads
+            arrays |= dense(f'{attn}/{part}', dims, heads, head_dims, outputs=2)
+        arrays |= dense(f'{attn}/out', heads, head_dims, dims)
+    return arrays
+
+
+def test_arrays_of_jax(tmp_path):
+    """As timm reads them."""
+    path = str(tmp_path / 'S_16-i21k-300ep.npz')
+    np.savez(path, **jax_arrays())
+    model = VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3, num_classes=10
+    )
+    model.load_pretrained(path)
+    weights = source.load_weights(path)
+    expected = model.state_dict()
+    assert set(weights) == set(expected)
+    for name, value in expected.items():
+        torch.testing.assert_close(weights[name], value, msg=name)
+    arch = dict(embed_dims=24, num_layers=2, num_heads=3, cls_pos_row=True)
+    branch = MODELS.build(
+        dict(type='PIIPViT', arch=arch, img_size=32, patch_size=8, pretrain_img_size=32)
+    )
+    report = load_pretrained(branch, path)
+    torch.testing.assert_close(branch.pos_embed.data, expected['pos_embed'])
+    assert all('.ls' in name for name in report.missing) and len(report.missing) == 4

@@ -1,13 +1,17 @@
 """Attention, injectors and interaction units against recorded ones."""
 
+from functools import partial
+
 import golden
 import pytest
 import torch
+from torch import nn
 
 from piip_mm.models.directions import plan_interactions
 from piip_mm.models.interaction import Injector, InteractionStage
-from piip_mm.models.layers import DeformableCrossAttention, SelfAttention
-from piip_mm.weights.rename import INJECTOR_RULES, piip_rules, rename
+from piip_mm.models.layers import Block, DeformableCrossAttention, SelfAttention
+from piip_mm.weights.published.names import INJECTOR_RULES, interaction_rule
+from piip_mm.weights.rename import rename
 
 OPTIONS = dict(num_heads=4, num_points=4, value_ratio=0.5, ffn_ratio=0.25)
 
@@ -57,7 +61,7 @@ def test_unit(units, proj):
     unit = units[f'unit_proj_{proj}']
     (pattern,) = plan_interactions('neighbours', 2, 1, outputs=[0, 1])
     stage = InteractionStage([32, 48], pattern, proj=proj, **OPTIONS)
-    rules = piip_rules(depths=(1, 1), ratios=())
+    rules = [interaction_rule(2)]
     prefix = 'interactions.0.'
     stage.load_state_dict(
         {
@@ -79,6 +83,29 @@ def test_unit(units, proj):
 def test_windowed_attention(units, name, window_pad):
     unit = units[f'deit_windowed_{name}']
     module = SelfAttention(48, 3, window_size=4, window_pad=window_pad)
+    module.load_state_dict(unit['state_dict'])
+    output = module(unit['inputs']['x'], tuple(unit['inputs']['grid']))
+    assert deviation(output, unit['outputs'][0]) < golden.OUTPUT_TOLERANCE
+
+
+@pytest.mark.parametrize(
+    'name, attn, options',
+    [
+        (
+            'internvit_block_rms_qknorm',
+            dict(qkv_bias=False, qk_norm=partial(nn.RMSNorm, eps=1e-6)),
+            dict(norm='RMS'),
+        ),
+        (
+            'internvit_block_ln_windowed_fused',
+            dict(window_size=4),
+            dict(mlp_act='gelu_tanh'),
+        ),
+    ],
+)
+def test_internvit_block(units, name, attn, options):
+    unit = units[name]
+    module = Block(48, SelfAttention(48, 3, **attn), **options)
     module.load_state_dict(unit['state_dict'])
     output = module(unit['inputs']['x'], tuple(unit['inputs']['grid']))
     assert deviation(output, unit['outputs'][0]) < golden.OUTPUT_TOLERANCE

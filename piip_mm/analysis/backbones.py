@@ -5,7 +5,7 @@ A backbone is added by a function registered at :func:`count_parts`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import singledispatch
 from typing import Any
 
@@ -14,10 +14,11 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from piip_mm.models import PIIP, ViTPyramid
-from piip_mm.models.branches import Branch
+from piip_mm.models.branches import Branch, PIIPViT
+from piip_mm.models.merging import BranchMerge
 
 from .branches import count_branch
-from .conventions import CONVENTIONS, Convention, Count
+from .conventions import CONVENTIONS, RELEASED, Convention, Count
 from .interactions import count_interactions
 from .outputs import (
     count_classifier,
@@ -88,6 +89,9 @@ def count_parts(backbone: nn.Module, shape: Size, convention: Convention) -> Par
 @count_parts.register
 def _count_piip(network: PIIP, shape: Size, convention: Convention) -> Parts:
     branches = _branches(network)
+    if len(network.merge_stages) > 1 and convention.classifier:
+        # There is no classifier with these; their published counts are of the detector.
+        convention = RELEASED
     parts: Parts = {}
     grids = []
     for index, branch in enumerate(branches):
@@ -95,32 +99,59 @@ def _count_piip(network: PIIP, shape: Size, convention: Convention) -> Parts:
             seen = branch.img_size, branch.img_size
         else:
             seen = _resized(network, index, shape)
-        body, attention, grid = count_branch(branch, seen, convention)
+        body, attention, branch_grids = count_branch(branch, seen, convention)
         parts |= {f'branch {index}': body, f'self-attention {index}': attention}
-        grids.append(grid)
+        # After each group of blocks; a branch may end before the others.
+        ends = network.ends[index]
+        missing = len(network.ends[0]) - len(ends)
+        grids.append([branch_grids[end] for end in (*ends, *ends[-1:] * missing)])
     parts['interactions'], parts['sampling core'] = count_interactions(
-        network.interactions, [height * width for height, width in grids], convention
+        network.interactions,
+        [
+            [height * width for height, width in stage]
+            for stage in list(zip(*grids, strict=True))[: len(network.interactions)]
+        ],
+        convention,
     )
-
-    dims = [branch.dims[-1] for branch in branches]
-    for name, layers in network.merge.branches.items():
-        assert isinstance(layers, nn.Sequential)
-        index = int(name)
-        if convention.classifier:
-            out_dims = dims[-1] if index < len(dims) - 1 else None
-            merge = count_classifier_merge(dims[index], out_dims, grids[index])
-        else:
-            merge = count_merge(layers, dims[index], grids[index], convention)
-        parts[f'merge {name}'] = merge
-
-    if convention.classifier:
-        parts['classifier'] = count_classifier(dims[-1], grids[0])
-    else:
-        pyramid = count_pyramid(network.pyramid, dims[-1], grids[0], convention)
-        if not convention.network_pyramid:
-            pyramid = Count(params=pyramid.params)
-        parts['pyramid'] = pyramid
+    if network.out_type == 'pyramid':
+        parts |= _count_outputs(network, grids, convention)
     return parts
+
+
+def _count_outputs(
+    network: PIIP, grids: Sequence[Sequence[Size]], convention: Convention
+) -> Parts:
+    """Merges and pyramid of a network, or what the published counts have instead.
+
+    Args:
+        network: The network.
+        grids: For each branch the (H, W) of its tokens after each group of blocks.
+        convention: What to count.
+    """
+    branches = _branches(network)
+    dims = [branch.dims[-1] for branch in branches]
+    parts: Parts = {}
+    for stage, merge in zip(network.merge_stages, network.merges, strict=True):
+        assert isinstance(merge, BranchMerge)
+        for name, layers in merge.branches.items():
+            index = int(name)
+            assert isinstance(layers, nn.Sequential)
+            if convention.classifier:
+                out_dims = dims[-1] if index < len(dims) - 1 else None
+                count = count_classifier_merge(dims[index], out_dims, grids[index][stage])
+            else:
+                width = branches[index].dims[network.ends[index][stage]]
+                count = count_merge(layers, width, grids[index][stage], convention)
+            key = f'merge {name}'
+            parts[key] = parts.get(key, Count()) + count
+    if convention.classifier:
+        parts['classifier'] = count_classifier(dims[-1], grids[0][-1])
+        return parts
+    merged = [grids[0][stage] for stage in network.merge_stages]
+    pyramid = count_pyramid(network.pyramid, merged, convention)
+    if not convention.network_pyramid:
+        pyramid = Count(params=pyramid.params)
+    return parts | {'pyramid': pyramid}
 
 
 @count_parts.register
@@ -128,19 +159,23 @@ def _count_vit_pyramid(network: ViTPyramid, shape: Size, convention: Convention)
     (branch,) = _branches(network)
     if convention.own_sizes:
         shape = configured_shape(network)
-    enough = branch.min_size * network.pyramid.min_grid
+    if len(set(network.out_blocks)) > 1 and convention.classifier:
+        convention = RELEASED
+    min_grid = network.pyramid.min_grid if network.out_type == 'pyramid' else 1
+    enough = branch.min_size * min_grid
     if min(shape) < enough:
         raise ValueError(
             f'input of {shape[0]} x {shape[1]} pixels is too small, use at least '
             f'{enough} pixels a side'
         )
-    body, attention, grid = count_branch(branch, shape, convention)
+    body, attention, grids = count_branch(branch, shape, convention)
     parts = {'branch': body, 'self-attention': attention}
-    dims = branch.dims[-1]
-    if convention.classifier:
-        parts['classifier'] = count_classifier(dims, grid)
-    else:
-        parts['pyramid'] = count_pyramid(network.pyramid, dims, grid, convention)
+    if network.out_type == 'pyramid' and convention.classifier:
+        rms = isinstance(branch, PIIPViT) and branch.arch.norm == 'RMS'
+        parts['classifier'] = count_classifier(branch.dims[-1], grids[-1], rms=rms)
+    elif network.out_type == 'pyramid':
+        out_grids = [grids[block] for block in network.out_blocks]
+        parts['pyramid'] = count_pyramid(network.pyramid, out_grids, convention)
     return parts
 
 

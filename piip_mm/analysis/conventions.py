@@ -41,7 +41,8 @@ class Convention:
             place of the convolutional merge and the pyramid, position embeddings stored
             at the size of the branch's image.
         padded_qkv: Query, key and value are projected for the padding of windows too.
-        padded_attention: Attention in windows is counted with their padding.
+        padded_attention: Attention in windows is counted with their padding, global
+            attention with the prefix tokens of a branch.
         nominal_sampling: The sampling core is counted for 4 points of the queries' full
             width, whatever the layer's points and value width are.
         network_pyramid: The pyramid of a network of several branches has FLOPs.

@@ -21,14 +21,14 @@ _NOMINAL_POINTS = 4
 
 def count_interactions(
     stages: Iterable[InteractionStage],
-    num_tokens: Sequence[int],
+    num_tokens: Iterable[Sequence[int]],
     convention: Convention,
 ) -> tuple[Count, Count]:
     """Count the interaction stages of a network.
 
     Args:
         stages: The stages.
-        num_tokens: Tokens of each branch.
+        num_tokens: For each stage the patch tokens of each branch.
         convention: What to count.
 
     Returns:
@@ -36,11 +36,11 @@ def count_interactions(
         attention, the products of regular attention.
     """
     layers, core = Count(), 0
-    for stage in stages:
+    for stage, tokens in zip(stages, num_tokens, strict=True):
         edges = [edge for step in stage.pattern for edge in step]
         for edge, injector in zip(edges, stage.injectors.values(), strict=True):
             assert isinstance(injector, Injector)
-            feats, queries = (num_tokens[branch] for branch in edge)
+            feats, queries = (tokens[branch] for branch in edge)
             flops = _injector_flops(injector, queries, feats)
             layers += Count(num_params(injector), flops)
             core += _core_flops(injector, queries, feats, convention)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
-from piip_mm.models.pyramid import SimplePyramid
+from piip_mm.models.pyramid import Pyramid
 
 from .conventions import Convention, Count
 from .layers import map_flops, num_params
@@ -48,17 +50,33 @@ def count_classifier_merge(
     return count
 
 
-def count_classifier(dims: int, grid: tuple[int, int]) -> Count:
-    """LayerNorm and linear head in the published counts; ``grid`` is (H, W)."""
-    return _norm(dims, grid[0] * grid[1]) + _linear(dims, _NUM_CLASSES, 1)
+def count_classifier(dims: int, grid: tuple[int, int], *, rms: bool = False) -> Count:
+    """Final norm and linear head in the published counts.
+
+    Args:
+        dims: Width of the map.
+        grid: (H, W) of the map.
+        rms: The norm is an RMSNorm, which has no bias and counts no FLOPs, instead of a
+            LayerNorm.
+    """
+    norm = Count(params=dims) if rms else _norm(dims, grid[0] * grid[1])
+    return norm + _linear(dims, _NUM_CLASSES, 1)
 
 
 def count_pyramid(
-    pyramid: SimplePyramid, dims: int, grid: tuple[int, int], convention: Convention
+    pyramid: Pyramid, grids: Sequence[tuple[int, int]], convention: Convention
 ) -> Count:
-    """The output pyramid, on a map of width ``dims`` and (H, W) ``grid``."""
+    """The output pyramid.
+
+    Args:
+        pyramid: The pyramid.
+        grids: (H, W) of the map of each level, or of the one map for all levels.
+        convention: What to count.
+    """
     flops = 0
-    for level in pyramid.levels:
+    if len(grids) == 1:
+        grids = [*grids] * len(pyramid.levels)
+    for level, dims, grid in zip(pyramid.levels, pyramid.dims, grids, strict=True):
         layers = level if isinstance(level, nn.Sequential) else [level]
         flops += map_flops(layers, dims, grid, convention)
     return Count(num_params(pyramid), flops)

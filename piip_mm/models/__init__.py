@@ -1,7 +1,14 @@
-"""Backbones, registered in MMEngine's root registry."""
+"""Backbones and branches, registered in MMEngine's root registry."""
 
-from .branches import PIIPViT
+from .branches import PIIPBEiT, PIIPConvNeXt, PIIPUniPerceiver, PIIPViT
 from .piip import PIIP
 from .vit_pyramid import ViTPyramid
 
-__all__ = ['PIIP', 'PIIPViT', 'ViTPyramid']
+__all__ = [
+    'PIIP',
+    'PIIPBEiT',
+    'PIIPConvNeXt',
+    'PIIPUniPerceiver',
+    'PIIPViT',
+    'ViTPyramid',
+]

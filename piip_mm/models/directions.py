@@ -12,7 +12,7 @@ picture (for TSB 1120/896/448: 210, 230, 230, 243 and 283 G).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import combinations, pairwise
 from typing import TypeAlias
 
@@ -70,7 +70,9 @@ def plan_interactions(
     direction: str | Sequence[Sequence[Sequence[Sequence[int]]]],
     num_branches: int,
     num_stages: int,
-    outputs: Sequence[int],
+    outputs: Collection[int],
+    taps: Collection[int] = (),
+    prefix_outputs: Collection[int] = (),
 ) -> list[Pattern]:
     """Lay out the edges of every stage, without those that nothing reads.
 
@@ -79,7 +81,10 @@ def plan_interactions(
             patterns, each a list of steps, each a list of (source, target).
         num_branches: Number of branches.
         num_stages: Number of interaction stages.
-        outputs: Branches that are read after the last stage.
+        outputs: Branches whose tokens are read after the last stage.
+        taps: Earlier stages after which they are read as well.
+        prefix_outputs: Branches whose prefix tokens are read at the end: only the blocks
+            of the branch itself read and change these.
 
     Returns:
         One pattern a stage. An edge whose target is read by no later step, stage or
@@ -114,13 +119,17 @@ def plan_interactions(
     read = set(outputs)
     for stage in reversed(range(num_stages)):
         kept: list[Step] = []
+        if stage in taps:
+            read |= set(outputs)
         for step in reversed(patterns[stage % len(patterns)]):
             live = tuple(edge for edge in step if edge[1] in read)
             read |= {source for source, _ in live}
             if live:
                 kept.append(live)
         stages.append(tuple(reversed(kept)))
-    unread = sorted(set(range(num_branches)) - read)
+        # The blocks before this stage read what the branch itself has left of them.
+        read |= set(prefix_outputs)
+    unread = sorted(set(range(num_branches)) - read - set(prefix_outputs))
     if unread:
         raise ValueError(
             f'branch {unread[0]} is read by nothing: let it enter the merge '
@@ -130,14 +139,14 @@ def plan_interactions(
 
 
 def groups_read(
-    stages: Sequence[Pattern], num_branches: int, outputs: Sequence[int]
+    stages: Sequence[Pattern], num_branches: int, outputs: Collection[int]
 ) -> list[int]:
     """Number of groups of blocks of each branch that anything reads.
 
     Args:
         stages: From :func:`plan_interactions`.
         num_branches: Number of branches.
-        outputs: Branches that are read after the last stage.
+        outputs: Branches that are read after the last stage, whatever of them.
     """
     counts = [0] * num_branches
     for stage, pattern in enumerate(stages):

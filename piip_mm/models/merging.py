@@ -24,19 +24,33 @@ class BranchMerge(nn.Module):
     Args:
         in_dims: Width of each entering branch, by the branch's index.
         out_dims: Width of the merged map; must be divisible by 32.
+        light: One convolution a branch instead of two, and none for the branch that has
+            the merged width by definition, ``main``.
+        main: Index of the branch that defines the merged width.
 
     Raises:
         ValueError: If GroupNorm's 32 groups do not divide ``out_dims``.
     """
 
-    def __init__(self, in_dims: Mapping[int, int], out_dims: int) -> None:
+    def __init__(
+        self, in_dims: Mapping[int, int], out_dims: int, *, light: bool, main: int
+    ) -> None:
         super().__init__()
         check_divisible('merged width', out_dims, 'GroupNorm groups', NUM_GROUPS)
+
+        def layers(index: int, dims: int) -> list[nn.Module]:
+            if light and index == main:
+                return _norm_act(out_dims)
+            stages = [dims] if light else [dims, out_dims]
+            return [
+                layer
+                for width in stages
+                for layer in (_conv(width, out_dims), *_norm_act(out_dims))
+            ]
+
         self.branches = nn.ModuleDict(
             {
-                str(index): nn.Sequential(
-                    *_conv_norm_act(dims, out_dims), *_conv_norm_act(out_dims, out_dims)
-                )
+                str(index): nn.Sequential(*layers(index, dims))
                 for index, dims in in_dims.items()
             }
         )
@@ -73,9 +87,9 @@ class BranchMerge(nn.Module):
         return reduce(torch.add, maps)
 
 
-def _conv_norm_act(in_dims: int, out_dims: int) -> tuple[nn.Module, ...]:
-    return (
-        nn.Conv2d(in_dims, out_dims, 3, padding=1, bias=False),
-        nn.GroupNorm(NUM_GROUPS, out_dims),
-        nn.ReLU(inplace=True),
-    )
+def _conv(in_dims: int, out_dims: int) -> nn.Module:
+    return nn.Conv2d(in_dims, out_dims, 3, padding=1, bias=False)
+
+
+def _norm_act(dims: int) -> list[nn.Module]:
+    return [nn.GroupNorm(NUM_GROUPS, dims), nn.ReLU(inplace=True)]

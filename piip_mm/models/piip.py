@@ -6,18 +6,22 @@ from collections.abc import Mapping, Sequence
 from itertools import count, pairwise
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmengine.model import BaseModule, ModuleList
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from .checks import check_int, check_sequence
+from .checks import check_choice, check_int, check_sequence
 from .directions import groups_read, plan_interactions
 from .init import init_new_layers
 from .interaction import InteractionStage, check_injector_options
 from .merging import BranchMerge
-from .pyramid import SimplePyramid
+from .pyramid import Pyramid
+
+#: What the network returns.
+OUT_TYPES = ('pyramid', 'maps', 'cls_tokens')
 
 
 @MODELS.register_module()
@@ -30,8 +34,8 @@ class PIIP(BaseModule):
     which the output levels are made (PIIP, section 3).
 
     Args:
-        branches: Configs of two or more branches, from high to low resolution. The
-            merged map has the grid of the first and the width of the last.
+        branches: Configs of two or more branches, from high to low resolution. A merged
+            map has the grid of the first and the width of the last.
         interaction: Options of the interactions: ``direction`` (a name in
             :data:`piip_mm.models.directions.DIRECTIONS` or patterns of edges) and those
             of :class:`piip_mm.models.interaction.Injector`.
@@ -41,6 +45,11 @@ class PIIP(BaseModule):
             split is not possible or not wanted.
         merge_branches: Branches that enter the merge; None for all.
         out_strides: Strides of the output maps in pixels of the input.
+        out_interactions: For a regular pyramid, where each level has a merge of its own:
+            the interactions (from 0) whose maps the levels but the last are merged from.
+            None makes a simple pyramid, all levels from the map after the last block.
+        out_type: 'pyramid', merged maps; 'maps', the map of every branch; or
+            'cls_tokens', the class token of every branch.
         init_cfg: MMEngine's initialisation config, for the network as a whole.
 
     Raises:
@@ -55,11 +64,15 @@ class PIIP(BaseModule):
         interaction_ends: Sequence[Sequence[int]] | None = None,
         merge_branches: Sequence[int] | None = None,
         out_strides: Sequence[float] = (4, 8, 16, 32),
+        out_interactions: Sequence[int] | None = None,
+        out_type: str = 'pyramid',
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         check_sequence('branches', branches)
+        check_sequence('out_strides', out_strides)
         check_int('num_interactions', num_interactions, minimum=0)
+        check_choice('out_type', out_type, OUT_TYPES)
         if len(branches) < 2:
             raise ValueError(
                 f'PIIP needs at least two branches, got {len(branches)}; for a single '
@@ -69,15 +82,35 @@ class PIIP(BaseModule):
         _check_resolutions([branch.img_size for branch in self.branches])
         self.depths = [branch.depth for branch in self.branches]
         self.ends = _group_ends(self.depths, num_interactions, interaction_ends)
+        self.out_type = out_type
+        self.out_strides = tuple(out_strides)
 
         merged = _merged_branches(merge_branches, len(branches))
+        last = len(self.ends[0]) - 1
+        self.merge_stages = _merge_stages(out_interactions, len(out_strides), last)
+        if out_type != 'pyramid' and not (merge_branches is out_interactions is None):
+            raise ValueError(
+                f'merge_branches={merge_branches} and out_interactions='
+                f"{out_interactions} belong to out_type='pyramid', not to {out_type!r}; "
+                'remove them'
+            )
+        for index, branch in enumerate(self.branches):
+            if out_type == 'cls_tokens' and not branch.num_prefix_tokens:
+                raise ValueError(
+                    f"out_type='cls_tokens', but branch {index} "
+                    f'({type(branch).__name__}) has no class token; give it one '
+                    "(with_cls_token=True), or use out_type='maps'"
+                )
+
         options = dict(interaction or {})
         check_injector_options(options)
         patterns = plan_interactions(
             options.pop('direction', 'neighbours'),
             len(branches),
             num_interactions,
-            merged,
+            outputs=[] if out_type == 'cls_tokens' else merged,
+            taps=self.merge_stages,
+            prefix_outputs=merged if out_type == 'cls_tokens' else (),
         )
         dims = [branch.dims for branch in self.branches]
         self.interactions = ModuleList(
@@ -88,13 +121,30 @@ class PIIP(BaseModule):
             )
             for stage, pattern in enumerate(patterns)
         )
-        out_dims = dims[-1][-1]
-        self.merge = BranchMerge({index: dims[index][-1] for index in merged}, out_dims)
-        self.pyramid = SimplePyramid(out_dims, self.branches[0].strides[-1], out_strides)
-        self.out_strides = tuple(out_strides)
-        for part in (self.interactions, self.merge, self.pyramid):
-            init_new_layers(part)
+        if out_type == 'pyramid':
+            self._build_pyramid(merged, light=out_interactions is not None)
+        init_new_layers(self.interactions)
         self._drop_unread_blocks(groups_read(patterns, len(branches), merged))
+
+    def _build_pyramid(self, merged: Sequence[int], *, light: bool) -> None:
+        """Build the merges, one for each of ``merge_stages``, and the output levels."""
+        main = len(self.branches) - 1
+        widths, strides = [], []
+        self.merges = ModuleList()
+        for stage in self.merge_stages:
+            dims = {
+                i: self.branches[i].dims[self.ends[i][stage]] for i in (*merged, main)
+            }
+            widths.append(dims[main])
+            strides.append(self.branches[0].strides[self.ends[0][stage]])
+            entering = {index: dims[index] for index in merged}
+            self.merges.append(BranchMerge(entering, dims[main], light=light, main=main))
+        if not light:
+            widths *= len(self.out_strides)
+            strides *= len(self.out_strides)
+        self.pyramid = Pyramid(widths, strides, self.out_strides)
+        init_new_layers(self.merges)
+        init_new_layers(self.pyramid)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Extract features.
@@ -103,8 +153,9 @@ class PIIP(BaseModule):
             image: (B, 3, H, W) of any size that gives every branch a patch.
 
         Returns:
-            Float32 maps (B, C, H // s, W // s), one for each s of ``out_strides``, where
-            H and W count whole patches of the first branch.
+            In float32: maps (B, C, H // s, W // s), one for each s of ``out_strides``,
+            where H and W count whole patches of the first branch; or for each branch its
+            map (B, C_b, H_b, W_b) or its class token (B, C_b), see ``out_type``.
 
         Raises:
             ValueError: If the image is too small for a branch.
@@ -114,6 +165,7 @@ class PIIP(BaseModule):
             embedded, grid = branch.embed(self.branch_image(image, index))
             tokens.append(embedded)
             grids.append(grid)
+        maps = []
         for stage in range(max(map(len, self.ends))):
             for index, (branch, ends) in enumerate(
                 zip(self.branches, self.ends, strict=True)
@@ -124,14 +176,48 @@ class PIIP(BaseModule):
                         tokens[index], grids[index], start, ends[stage] + 1
                     )
             if stage < len(self.interactions):
-                tokens = self.interactions[stage](tokens, grids)
-        return self.pyramid(self.merge(tokens, grids, grids[0]))
+                tokens = self._interact(stage, tokens, grids)
+            if self.out_type == 'pyramid' and stage in self.merge_stages:
+                merge = self.merges[self.merge_stages.index(stage)]
+                maps.append(merge(self._patches(tokens), grids, grids[0]))
+        if self.out_type == 'cls_tokens':
+            return tuple(x[:, 0].float() for x in tokens)
+        if self.out_type == 'maps':
+            return tuple(
+                x.transpose(1, 2).unflatten(2, grid).float()
+                for x, grid in zip(self._patches(tokens), grids, strict=True)
+            )
+        if len(maps) == 1:
+            maps *= len(self.out_strides)
+        return self.pyramid(maps)
+
+    def _interact(
+        self, stage: int, tokens: list[Tensor], grids: Sequence[tuple[int, int]]
+    ) -> list[Tensor]:
+        """Exchange features between the patch tokens; prefix tokens stay as they are."""
+        patches = self._patches(tokens)
+        updated = self.interactions[stage](patches, grids)
+        for index, branch in enumerate(self.branches):
+            if branch.num_prefix_tokens and updated[index] is not patches[index]:
+                prefix = tokens[index][:, : branch.num_prefix_tokens]
+                updated[index] = torch.cat([prefix, updated[index]], 1)
+            elif branch.num_prefix_tokens:
+                updated[index] = tokens[index]
+        return updated
+
+    def _patches(self, tokens: Sequence[Tensor]) -> list[Tensor]:
+        """Tokens without the prefix tokens of their branches."""
+        return [
+            x[:, branch.num_prefix_tokens :] if branch.num_prefix_tokens else x
+            for x, branch in zip(tokens, self.branches, strict=True)
+        ]
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Place of a parameter for layer-wise learning-rate decay.
 
-        With L the depth of the deepest branch, block i of a branch of depth d is layer
-        floor((i + 1) * L / d), an embedding layer 0, and everything else layer L + 1.
+        With L the depth of the deepest branch that has layers, block i of a branch of
+        depth d is layer floor((i + 1) * L / d), an embedding layer 0, and everything else
+        layer L + 1.
 
         Args:
             param_name: Full name of the parameter.
@@ -140,7 +226,12 @@ class PIIP(BaseModule):
         Returns:
             Layer id and number of layers, L + 2.
         """
-        max_depth = max(self.depths)
+        layered = [
+            depth
+            for branch, depth in zip(self.branches, self.depths, strict=True)
+            if branch.has_layers
+        ]
+        max_depth = max(layered or self.depths)
         num_layers = max_depth + 2
         name = param_name.removeprefix(prefix)
         if not name.startswith('branches.'):
@@ -166,7 +257,8 @@ class PIIP(BaseModule):
 
     def _min_size(self, index: int) -> int:
         """Smallest side of a branch's image; the first one makes the output maps."""
-        min_grid = self.pyramid.min_grid if index == 0 else 1
+        makes_levels = index == 0 and self.out_type == 'pyramid'
+        min_grid = self.pyramid.min_grid if makes_levels else 1
         return self.branches[index].min_size * min_grid
 
     def branch_image(self, image: Tensor, index: int) -> Tensor:
@@ -233,6 +325,27 @@ def _merged_branches(
             f'to {num_branches - 1}'
         )
     return sorted(merged)
+
+
+def _merge_stages(
+    out_interactions: Sequence[int] | None, num_levels: int, last: int
+) -> tuple[int, ...]:
+    """Stages after which maps are merged; the last one always is."""
+    if out_interactions is None:
+        return (last,)
+    check_sequence('out_interactions', out_interactions)
+    if len(out_interactions) != num_levels - 1:
+        raise ValueError(
+            f'out_interactions {tuple(out_interactions)} for {num_levels} out_strides; '
+            'name one interaction for each level but the last'
+        )
+    stages = tuple(stage for stage in range(last) if stage in out_interactions)
+    if stages != tuple(out_interactions):
+        raise ValueError(
+            f'out_interactions {tuple(out_interactions)}: expected increasing numbers '
+            f'from 0 to {last - 1}, the interactions before the last'
+        )
+    return (*stages, last)
 
 
 def _group_ends(

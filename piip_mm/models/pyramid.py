@@ -1,4 +1,4 @@
-"""Simple feature pyramid from one map (ViTDet, arXiv 2203.16527, section 3)."""
+"""Feature pyramids from maps of a backbone (ViTDet, arXiv 2203.16527, section 3)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from .checks import (
     check_choice,
     check_divisible,
-    check_int,
     check_number,
     check_sequence,
 )
@@ -25,14 +24,17 @@ PYRAMID_NORMS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-class SimplePyramid(nn.Module):
-    """Scales one map by 4, 2, 1 and 1/2, as far as ``out_strides`` ask for.
+class Pyramid(nn.Module):
+    """Scales a map by 4, 2, 1 or 1/2 for each level, as ``out_strides`` ask for.
+
+    In a simple feature pyramid all levels are made of one map; in a regular one each has
+    a map of its own.
 
     Args:
-        dims: Width C of the map and of every level.
-        in_stride: Stride of the map in pixels.
-        out_strides: Strides of the levels in pixels, in the order of the output: 1/4,
-            1/2, 1 or 2 times ``in_stride``.
+        dims: Width of each level's map, and of the level.
+        in_strides: Stride of each level's map in pixels.
+        out_strides: Stride of each level in pixels, in the order of the output: 1/4, 1/2,
+            1 or 2 times that of its map.
         norm: One of :data:`PYRAMID_NORMS`.
 
     Raises:
@@ -41,48 +43,64 @@ class SimplePyramid(nn.Module):
 
     def __init__(
         self,
-        dims: int,
-        in_stride: int,
-        out_strides: Sequence[float] = (4, 8, 16, 32),
+        dims: Sequence[int],
+        in_strides: Sequence[int],
+        out_strides: Sequence[float],
         norm: str = 'GN',
     ) -> None:
         super().__init__()
         check_choice('pyramid norm', norm, PYRAMID_NORMS)
-        check_int('in_stride', in_stride)
         check_sequence('out_strides', out_strides)
         for stride in out_strides:
             check_number('out_strides', stride, above=0)
-        if norm == 'GN':
-            check_divisible('pyramid width', dims, 'GroupNorm groups', NUM_GROUPS)
-        make: dict[Fraction, Callable[[], nn.Module]] = {
-            Fraction(1, 4): lambda: nn.Sequential(
-                nn.ConvTranspose2d(dims, dims, 2, 2),
-                PYRAMID_NORMS[norm](dims),
-                nn.GELU(),
-                nn.ConvTranspose2d(dims, dims, 2, 2),
-            ),
-            Fraction(1, 2): lambda: nn.ConvTranspose2d(dims, dims, 2, 2),
-            Fraction(1): nn.Identity,
-            Fraction(2): lambda: nn.MaxPool2d(2, 2),
-        }
-        reachable = [f'{float(in_stride * ratio):g}' for ratio in make]
-        self.ratios = [Fraction(stride) / in_stride for stride in out_strides]
-        for stride, ratio in zip(out_strides, self.ratios, strict=True):
-            if ratio not in make:
-                raise ValueError(
-                    f'out_strides {tuple(out_strides)}: stride {stride} cannot be '
-                    f'reached from a map of stride {in_stride}; '
-                    f'choose from {", ".join(reachable)}'
-                )
         if not out_strides:
-            raise ValueError(f'out_strides is empty; choose from {", ".join(reachable)}')
-        self.levels = nn.ModuleList(make[ratio]() for ratio in self.ratios)
+            raise ValueError('out_strides is empty; name at least one stride')
+        self.ratios = [
+            Fraction(out) / stride
+            for out, stride in zip(out_strides, in_strides, strict=True)
+        ]
+        self.dims = tuple(dims)
+        levels = []
+        for ratio, width, stride, out in zip(
+            self.ratios, dims, in_strides, out_strides, strict=True
+        ):
+            if ratio not in _LEVELS:
+                reachable = ', '.join(f'{float(stride * ratio):g}' for ratio in _LEVELS)
+                raise ValueError(
+                    f'out_strides {tuple(out_strides)}: stride {out} cannot be reached '
+                    f'from a map of stride {stride}; choose from {reachable}'
+                )
+            levels.append(_LEVELS[ratio](width, norm))
+        self.levels = nn.ModuleList(levels)
 
     @property
     def min_grid(self) -> int:
-        """Smallest side of the map that gives every level a pixel."""
+        """Smallest side of the maps that gives every level a pixel."""
         return int(max(Fraction(1), *self.ratios))
 
-    def forward(self, x_BCHW: Tensor) -> tuple[Tensor, ...]:
-        """(B, C, H, W) to one float32 (B, C, H_l, W_l) a level."""
-        return tuple(level(x_BCHW).float().contiguous() for level in self.levels)
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """One (B, C, H, W) a level to one float32 (B, C, H', W') a level."""
+        return tuple(
+            level(x_BCHW).float().contiguous()
+            for level, x_BCHW in zip(self.levels, maps, strict=True)
+        )
+
+
+def _times_four(dims: int, norm: str) -> nn.Module:
+    if norm == 'GN':
+        check_divisible('pyramid width', dims, 'GroupNorm groups', NUM_GROUPS)
+    return nn.Sequential(
+        nn.ConvTranspose2d(dims, dims, 2, 2),
+        PYRAMID_NORMS[norm](dims),
+        nn.GELU(),
+        nn.ConvTranspose2d(dims, dims, 2, 2),
+    )
+
+
+#: What makes a level, by the ratio of its stride to that of the map.
+_LEVELS: dict[Fraction, Callable[[int, str], nn.Module]] = {
+    Fraction(1, 4): _times_four,
+    Fraction(1, 2): lambda dims, _: nn.ConvTranspose2d(dims, dims, 2, 2),
+    Fraction(1): lambda *_: nn.Identity(),
+    Fraction(2): lambda *_: nn.MaxPool2d(2, 2),
+}

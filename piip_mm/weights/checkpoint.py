@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from piip_mm.models import PIIP, ViTPyramid
-
-from .rename import Rule, piip_rules, rename, single_branch_rules
+from .published.heads import rename_head
+from .published.names import backbone_rules
+from .rename import rename
 
 _PREFIX = 'backbone.'
-# Names that the published multi-branch and single-branch backbones have and ours do not.
-_PUBLISHED_NAMES = ('backbone.branch1.', 'backbone.up1.')
+# Names that the published backbones have and ours do not: of several branches, of a ViT
+# alone, of a ConvNeXt alone.
+_PUBLISHED_NAMES = ('backbone.branch1.', 'backbone.up1.', 'backbone.convnext_model.')
 
 
 @dataclass
@@ -53,8 +54,8 @@ def convert_published(
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Translate a published detector's weights for a model of ours.
 
-    Necks and heads of Mask R-CNN have the same names in mmdet 2 and 3. Names that fit no
-    rule stay as they are, so that comparing with the model reports them.
+    Names that fit no rule stay as they are, so that comparing with the model reports
+    them.
 
     Args:
         state_dict: Published names to tensors.
@@ -66,11 +67,11 @@ def convert_published(
     Raises:
         ValueError: If the model has another backbone.
     """
-    rules = _rules_for(model)
+    rules = backbone_rules(model.get_submodule('backbone'))
     converted, dropped = {}, []
     for name, tensor in state_dict.items():
         if not name.startswith(_PREFIX):
-            converted[name] = tensor
+            converted[rename_head(name)] = tensor
             continue
         try:
             new_name = rename(name.removeprefix(_PREFIX), rules)
@@ -96,16 +97,3 @@ def compare(state_dict: Mapping[str, Tensor], model: nn.Module) -> Fit:
         else:
             fit.matching.append(name)
     return fit
-
-
-def _rules_for(model: nn.Module) -> list[Rule]:
-    backbone = getattr(model, 'backbone', None)
-    if isinstance(backbone, PIIP):
-        depths = [branch.depth for branch in backbone.branches]
-        return piip_rules(depths, backbone.pyramid.ratios)
-    if isinstance(backbone, ViTPyramid):
-        return single_branch_rules(backbone.branch.depth, backbone.pyramid.ratios)
-    raise ValueError(
-        'the checkpoint is of a published PIIP model, but the backbone of the config is '
-        f'{type(backbone).__name__}; use the config of that model'
-    )

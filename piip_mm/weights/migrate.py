@@ -8,15 +8,16 @@ low resolution. Published branch k of N is branch N - k of ours.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fractions import Fraction
 from typing import Any
 
+import torch
+from mmengine.registry import MODELS
 from torch import Tensor
 
-from piip_mm.models.branches.archs import resolve_vit_arch
-
-from .published_configs import KINDS
-from .rename import piip_rules, rename, single_branch_rules
+from .published.convnext import add_archs
+from .published.names import backbone_rules
+from .published.networks import KINDS
+from .rename import rename
 
 
 def migrate_config(
@@ -51,7 +52,7 @@ def migrate_config(
         raise ValueError(
             f'unknown kind {kind!r}; choose one of {", ".join(map(repr, KINDS))}'
         )
-    return KINDS[name](dict(kwargs), variant)
+    return KINDS[name](add_archs(kwargs, convnext_archs or {}), variant)
 
 
 def migrate_state_dict(
@@ -79,13 +80,7 @@ def migrate_state_dict(
             f'no published weights fit a backbone of type {kind!r}; expected the config '
             "of a 'PIIP' or 'ViTPyramid' from migrate_config"
         )
-    branches = config['branches'] if kind == 'PIIP' else [config['branch']]
-    depths = [resolve_vit_arch(branch['arch']).num_layers for branch in branches]
-    stride = branches[0]['patch_size']
-    ratios = [Fraction(out_stride) / stride for out_stride in config['out_strides']]
-    if kind == 'PIIP':
-        rules = piip_rules(depths, ratios)
-    else:
-        rules = single_branch_rules(depths[0], ratios)
+    with torch.device('meta'):
+        rules = backbone_rules(MODELS.build(dict(config)))
     renamed = ((rename(name, rules), tensor) for name, tensor in state_dict.items())
     return {name: tensor for name, tensor in renamed if name is not None}

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor
 
-from .rename import VIT_RULES, rename
-from .source import load_weights, unwrap_state_dict
+from piip_mm.models.branches import Branch
 
-if TYPE_CHECKING:
-    from piip_mm.models import PIIPViT
+from .families import Family, family_of
+from .rename import rename
+from .source import load_weights, unwrap_state_dict
 
 
 @dataclass
@@ -39,13 +35,12 @@ class LoadReport:
         )
 
 
-def load_pretrained_vit(branch: PIIPViT, checkpoint: str) -> LoadReport:
-    """Load a DeiT or DeiT III file into a :class:`~piip_mm.models.PIIPViT`.
+def load_pretrained(branch: Branch, checkpoint: str) -> LoadReport:
+    """Load a pretrained network of the branch's family into it.
 
-    Heads, norms, class and distillation tokens are dropped. The position embedding is
-    resized bicubically from the grid of the file to that of the branch, and the patch
-    kernel to the branch's patch size. Layer scales that the file does not have keep
-    their initial value.
+    Heads, final norms and tokens that the branch has not are dropped. Tensors that depend
+    on the size of image or patch are resized to the branch's. Layer scales that the file
+    does not have keep their initial value.
 
     Args:
         branch: Branch to load into.
@@ -58,11 +53,12 @@ def load_pretrained_vit(branch: PIIPViT, checkpoint: str) -> LoadReport:
     Raises:
         FileNotFoundError: If a local file does not exist.
         ConnectionError: If a download fails.
-        ValueError: If a tensor is not of a plain vision transformer, has another shape
-            than the branch, or the file lacks one other than a layer scale.
+        ValueError: If a tensor is not of the family, has another shape than the branch,
+            or the file lacks one that it needs.
     """
+    family = family_of(branch)
     report = LoadReport()
-    weights = _converted(checkpoint, branch, report)
+    weights = _converted(checkpoint, branch, family, report)
     own = branch.state_dict()
     mismatched = [
         f'{name}: {tuple(tensor.shape)} in the file, {tuple(own[name].shape)} here'
@@ -75,9 +71,10 @@ def load_pretrained_vit(branch: PIIPViT, checkpoint: str) -> LoadReport:
             + '; '.join(mismatched[:4])
         )
     for name in [name for name in weights if name not in own]:
-        # Blocks that the network does not read, and layer scales that the arch has not.
-        block = re.match(r'blocks\.(\d+)\.(ls)?', name)
-        if block is None or (int(block[1]) < branch.depth and not block[2]):
+        # Blocks that the network does not read, and what a branch need not have.
+        block = re.match(r'blocks\.(\d+)\.', name)
+        is_cut = block is not None and int(block[1]) >= branch.depth
+        if not is_cut and not re.fullmatch(family.optional, name):
             raise ValueError(
                 f'{checkpoint!r} has {name}, which the branch has not; check its arch'
             )
@@ -85,7 +82,7 @@ def load_pretrained_vit(branch: PIIPViT, checkpoint: str) -> LoadReport:
         del weights[name]
     report.loaded = list(weights)
     report.missing = [name for name in own if name not in weights]
-    needed = [name for name in report.missing if '.ls' not in name]
+    needed = [name for name in report.missing if not re.fullmatch(family.optional, name)]
     if needed:
         raise ValueError(
             f'{checkpoint!r} lacks {len(needed)} tensors of the branch, the first of '
@@ -96,47 +93,26 @@ def load_pretrained_vit(branch: PIIPViT, checkpoint: str) -> LoadReport:
     return report
 
 
-def _converted(checkpoint: str, branch: PIIPViT, report: LoadReport) -> dict[str, Tensor]:
+def _converted(
+    checkpoint: str, branch: Branch, family: Family, report: LoadReport
+) -> dict[str, Tensor]:
     """Tensors of a file under our names and in our sizes."""
     weights = {}
-    for name, tensor in unwrap_state_dict(load_weights(checkpoint)).items():
+    content = family.prepare(unwrap_state_dict(load_weights(checkpoint)), branch)
+    for name, tensor in content.items():
         try:
-            new_name = rename(name, VIT_RULES)
+            new_name = rename(name, family.rules)
         except ValueError as error:
             raise ValueError(
-                f'{checkpoint!r} has {name}, which no DeiT or DeiT III model has; give '
+                f'{checkpoint!r} has {name}, which is in no file of {family.title}; give '
                 'weights of the family that the branch is'
             ) from error
         if new_name is None:
             report.dropped.append(name)
             continue
-        if new_name == 'pos_embed':
-            resized = _resize_positions(tensor, branch.pos_grid)
-        elif new_name == 'patch_embed.weight':
-            resized = _resize_bicubic(tensor, branch.patch_embed.weight.shape[2:])
-        else:
-            resized = tensor
-        if resized is not tensor:
-            shapes = f'{tuple(tensor.shape)} to {tuple(resized.shape)}'
+        fitted = family.fit(new_name, tensor, branch)
+        if fitted is not tensor:
+            shapes = f'{tuple(tensor.shape)} to {tuple(fitted.shape)}'
             report.resized.append(f'{name} {shapes}')
-        weights[new_name] = resized
+        weights[new_name] = fitted
     return weights
-
-
-def _resize_positions(pos_embed: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(1, rows, C) position embedding to a grid; a class token's row is left out."""
-    rows = pos_embed.shape[1]
-    side = math.isqrt(rows)
-    if side**2 != rows:
-        side = math.isqrt(rows - 1)
-        pos_embed = pos_embed[:, rows - side**2 :]
-    if grid == (side, side):
-        return pos_embed
-    maps = pos_embed.transpose(1, 2).unflatten(2, (side, side))
-    return _resize_bicubic(maps, grid).flatten(2).transpose(1, 2)
-
-
-def _resize_bicubic(maps: Tensor, size: Sequence[int]) -> Tensor:
-    if tuple(maps.shape[2:]) == tuple(size):
-        return maps
-    return F.interpolate(maps.float(), tuple(size), mode='bicubic', align_corners=False)

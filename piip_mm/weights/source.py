@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
+import numpy as np
 import timm
 import torch
 from mmengine.dist import barrier, is_main_process
 from mmengine.logging import print_log
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from .augreg import from_jax
 
 TIMM_PREFIX = 'timm://'
 
@@ -63,6 +70,7 @@ def load_weights(location: str) -> Mapping[str, Any]:
 
     Args:
         location: A local path, a URL, or ``timm://MODEL`` with a model name of timm's.
+            Files of PyTorch, safetensors, and AugReg's ``.npz``.
             Downloads are kept in PyTorch's hub folder (``TORCH_HOME``), show their
             progress, are verified where the file name holds a checksum
             (``name-1a2b3c4d.pth``), and leave nothing behind when interrupted.
@@ -70,8 +78,8 @@ def load_weights(location: str) -> Mapping[str, Any]:
     Raises:
         FileNotFoundError: If a local file does not exist.
         ConnectionError: If a download fails.
-        ValueError: If timm has no such model or no weights for it, or a download has
-            another checksum than its name says.
+        ValueError: If timm has no such model or no weights for it, a download has another
+            checksum than its name says, or a file is damaged.
     """
     if location.startswith(TIMM_PREFIX):
         return _on_main_process_first(_from_timm, location.removeprefix(TIMM_PREFIX))
@@ -85,7 +93,7 @@ def load_weights(location: str) -> Mapping[str, Any]:
             'random weights'
         )
     print_log(f'Pretrained weights from {path}', logger='current')
-    return torch.load(path, map_location='cpu', weights_only=True)
+    return read_file(path)
 
 
 def _on_main_process_first(load: Any, location: str) -> Mapping[str, Any]:
@@ -98,12 +106,42 @@ def _on_main_process_first(load: Any, location: str) -> Mapping[str, Any]:
     return content
 
 
+def read_file(path: Path) -> Mapping[str, Any]:
+    """Content of a file.
+
+    Raises:
+        ValueError: If the file is damaged, or of another kind than its name says.
+    """
+    try:
+        match path.suffix:
+            case '.npz':
+                with np.load(path, allow_pickle=False) as arrays:
+                    return from_jax(dict(arrays))
+            case '.safetensors':
+                return load_file(path)
+            case _:
+                # mmap: tensors are read when they are copied into the model, so that a
+                # file of 24 GB does not stand in memory beside it.
+                mmap = zipfile.is_zipfile(path)
+                return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
+    except (OSError, EOFError, RuntimeError, SafetensorError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f'{path} is damaged or incomplete ({error}); get it again'
+        ) from error
+
+
 def _from_url(url: str) -> Mapping[str, Any]:
     print_log(f'Pretrained weights from {url}', logger='current')
+    name = Path(urlparse(url).path).name
+    path = Path(torch.hub.get_dir()) / 'checkpoints' / name
+    checksum = torch.hub.HASH_REGEX.search(name)
     try:
-        return torch.hub.load_state_dict_from_url(
-            url, map_location='cpu', check_hash=True, weights_only=True
-        )
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Under another name until it is whole.
+            torch.hub.download_url_to_file(
+                url, str(path), checksum.group(1) if checksum else None
+            )
     except RuntimeError as error:
         if 'invalid hash value' not in str(error):
             raise
@@ -113,6 +151,12 @@ def _from_url(url: str) -> Mapping[str, Any]:
             f'cannot download {url} ({error}); download it elsewhere and set '
             'init_cfg.checkpoint to the file'
         ) from error
+    try:
+        return read_file(path)
+    except ValueError:
+        # A connection that broke off gives a short file and no error.
+        path.unlink()
+        raise
 
 
 def _from_timm(name: str) -> Mapping[str, Any]:

@@ -24,6 +24,10 @@ UNITS = (
     'unit_proj_False',
     'deit_windowed_flash',
     'deit_windowed_naive',
+    'internvit_block_rms_qknorm',
+    'internvit_block_ln_windowed_fused',
+    'beit_block',
+    'uniperceiver_layer',
 )
 KEPT_VALUES = 2000
 

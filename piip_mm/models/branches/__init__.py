@@ -2,6 +2,26 @@
 
 from .archs import VIT_ARCHS, ViTArch, resolve_vit_arch
 from .base import Branch
+from .beit import BEIT_ARCHS, BEiTArch, PIIPBEiT
+from .convnext import CONVNEXT_ARCHS, ConvNeXtArch, PIIPConvNeXt
+from .plain import PlainBranch
+from .uniperceiver import UNIPERCEIVER_ARCHS, PIIPUniPerceiver, UniPerceiverArch
 from .vit import PIIPViT
 
-__all__ = ['VIT_ARCHS', 'Branch', 'PIIPViT', 'ViTArch', 'resolve_vit_arch']
+__all__ = [
+    'BEIT_ARCHS',
+    'CONVNEXT_ARCHS',
+    'UNIPERCEIVER_ARCHS',
+    'VIT_ARCHS',
+    'BEiTArch',
+    'Branch',
+    'ConvNeXtArch',
+    'PIIPBEiT',
+    'PIIPConvNeXt',
+    'PIIPUniPerceiver',
+    'PIIPViT',
+    'PlainBranch',
+    'UniPerceiverArch',
+    'ViTArch',
+    'resolve_vit_arch',
+]

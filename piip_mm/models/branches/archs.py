@@ -1,79 +1,82 @@
-"""Geometry of the branches by name."""
+"""Geometry of plain vision transformers by name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
-from ..checks import check_choice, check_int, check_number
+from ..checks import check_choice
+from ..layers import BLOCK_NORMS
+from .geometry import PlainArch, resolve_arch
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViTArch:
+class ViTArch(PlainArch):
     """Geometry of a plain vision transformer.
 
     Attributes:
-        embed_dims: Width C.
-        num_layers: Number of blocks.
-        num_heads: Heads of the self-attention.
-        mlp_ratio: Hidden width of the MLP over C.
         qkv_bias: Whether query, key and value have a bias.
         init_values: Initial layer scale; None for none.
+        norm: One of :data:`piip_mm.models.layers.BLOCK_NORMS`.
+        qk_norm: Whether queries and keys are normalised over the full width.
+        cls_pos_row: Whether the position embedding is stored with a row for the class
+            token in front, as the published InternViT, MAE, DINOv2 and AugReg branches
+            store it. Only a class token with a position reads it.
     """
 
-    embed_dims: int
-    num_layers: int
-    num_heads: int
-    mlp_ratio: float = 4.0
     qkv_bias: bool = True
     init_values: float | None = 1.0
+    norm: str = 'LN'
+    qk_norm: bool = False
+    cls_pos_row: bool = False
 
     def __post_init__(self) -> None:
         """Check the values."""
-        for name in ('embed_dims', 'num_layers', 'num_heads'):
-            check_int(f'arch.{name}', getattr(self, name))
-        check_number('arch.mlp_ratio', self.mlp_ratio, above=0)
+        super().__post_init__()
+        check_choice('arch.norm', self.norm, BLOCK_NORMS)
 
 
-def _deit(embed_dims: int, num_layers: int, num_heads: int) -> ViTArch:
-    return ViTArch(embed_dims=embed_dims, num_layers=num_layers, num_heads=num_heads)
+def _vit(size: str, **options: Any) -> ViTArch:
+    dims, layers, heads = {
+        'tiny': (192, 12, 3),
+        'small': (384, 12, 6),
+        'base': (768, 12, 12),
+        'large': (1024, 24, 16),
+        'huge': (1280, 32, 16),
+    }[size]
+    return ViTArch(embed_dims=dims, num_layers=layers, num_heads=heads, **options)
 
 
-#: Presets: DeiT (arXiv 2012.12877) and DeiT III (arXiv 2204.07118). The published PIIP
-#: models give DeiT branches a layer scale of 1, which DeiT itself does not have.
+#: Presets: DeiT (arXiv 2012.12877), DeiT III (2204.07118), AugReg (2106.10270), MAE
+#: (2111.06377), DINOv2 (2304.07193), InternViT-6B (2312.14238). The published PIIP
+#: models give every branch a layer scale, which DeiT, AugReg and MAE do not have; it
+#: starts at 1.
 VIT_ARCHS: dict[str, ViTArch] = {
-    'deit_tiny': _deit(192, 12, 3),
-    'deit_small': _deit(384, 12, 6),
-    'deit_base': _deit(768, 12, 12),
-    'deit3_small': _deit(384, 12, 6),
-    'deit3_base': _deit(768, 12, 12),
-    'deit3_large': _deit(1024, 24, 16),
+    **{f'deit_{size}': _vit(size) for size in ('tiny', 'small', 'base')},
+    **{f'deit3_{size}': _vit(size) for size in ('small', 'base', 'large')},
+    **{
+        f'augreg_{size}': _vit(size, cls_pos_row=True)
+        for size in ('tiny', 'small', 'base', 'large')
+    },
+    **{f'mae_{size}': _vit(size, cls_pos_row=True) for size in ('base', 'large', 'huge')},
+    **{
+        f'dinov2_{size}': _vit(size, cls_pos_row=True)
+        for size in ('small', 'base', 'large')
+    },
+    'internvit_6b': ViTArch(
+        embed_dims=3200,
+        num_layers=48,
+        num_heads=25,
+        qkv_bias=False,
+        init_values=0.1,
+        norm='RMS',
+        qk_norm=True,
+        cls_pos_row=True,
+    ),
 }
 
 
 def resolve_vit_arch(arch: str | Mapping[str, Any]) -> ViTArch:
-    """Look a preset up, or build the geometry a mapping describes.
-
-    Args:
-        arch: Name in :data:`VIT_ARCHS`, or the fields of :class:`ViTArch`.
-
-    Raises:
-        ValueError: If the name is unknown, or a field is unknown, missing or wrong.
-    """
-    if isinstance(arch, str):
-        check_choice('arch', arch, VIT_ARCHS)
-        return VIT_ARCHS[arch]
-    if not isinstance(arch, Mapping):
-        raise ValueError(f'arch={arch!r}: expected the name of a preset or a dict')
-    known = [field.name for field in fields(ViTArch)]
-    unknown = sorted(set(arch) - set(known))
-    missing = [
-        name for name in ('embed_dims', 'num_layers', 'num_heads') if name not in arch
-    ]
-    if unknown or missing:
-        raise ValueError(
-            f'arch {dict(arch)}: unknown keys {unknown}, missing keys {missing}; '
-            f'known are {known}'
-        )
-    return ViTArch(**arch)
+    """Preset or geometry, see :func:`resolve_arch`."""
+    return resolve_arch(arch, ViTArch, VIT_ARCHS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -25,12 +26,17 @@ class Branch(BaseModule):
         min_size: Smallest side of an image in pixels.
         frozen_stages: -1 trains everything, 0 freezes the embedding, k the embedding and
             the first k blocks.
-        init_cfg: MMEngine's initialisation config.
+        init_cfg: MMEngine's initialisation config; ``dict(type='Pretrained',
+            checkpoint=...)`` loads weights of the branch's family, see
+            :func:`piip_mm.weights.pretrained.load_pretrained`.
 
     Raises:
         ValueError: If ``img_size`` is below ``min_size`` or ``frozen_stages`` out of
             range.
     """
+
+    num_prefix_tokens = 0
+    has_layers = True
 
     def __init__(
         self,
@@ -68,7 +74,7 @@ class Branch(BaseModule):
 
     @abstractmethod
     def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """(B, 3, h, w) image to (B, N, C) tokens and their grid (H, W)."""
+        """(B, 3, h, w) image to (B, P + N, C) tokens and their grid (H, W)."""
 
     @abstractmethod
     def run(
@@ -92,6 +98,20 @@ class Branch(BaseModule):
             Layer id and number of layers: 0 for the embedding, i + 1 for block i, and
             ``depth + 1`` for anything after them; ``depth + 2`` layers in all.
         """
+
+    def init_weights(self) -> None:
+        """Load pretrained weights, or initialise as ``init_cfg`` says."""
+        cfg = self.init_cfg
+        if isinstance(cfg, Mapping) and cfg.get('type') == 'Pretrained':
+            # Here, because the weights know the models.
+            from piip_mm.weights.pretrained import load_pretrained
+
+            if 'checkpoint' not in cfg:
+                raise ValueError(f'init_cfg {dict(cfg)} has no checkpoint; set one')
+            load_pretrained(self, cfg['checkpoint'])
+            self._is_init = True
+        else:
+            super().init_weights()
 
     def truncate(self, depth: int) -> None:
         """Forget all but the first ``depth`` blocks; a subclass removes the modules."""

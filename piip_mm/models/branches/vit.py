@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from ..checks import check_int, check_sequence
-from ..init import init_new_layers
-from ..layers import Block
+from ..checks import check_int
+from ..layers import BLOCK_NORMS, Block, SelfAttention
 from .archs import resolve_vit_arch
-from .base import Branch
+from .plain import PlainBranch, drop_path_rates, resize_rows, windows_of_blocks
+
+_EPS = 1e-6
 
 
 @MODELS.register_module()
-class PIIPViT(Branch):
-    """Plain vision transformer: DeiT (arXiv 2012.12877), DeiT III (arXiv 2204.07118).
+class PIIPViT(PlainBranch):
+    """Plain vision transformer: DeiT, DeiT III, AugReg, MAE, DINOv2, InternViT-6B.
 
-    As a branch it has neither class token nor final norm. Any image size of at least
-    one patch works: pixels that do not fill a patch are dropped, and the position
-    embedding is interpolated bicubically to the token grid.
+    As a branch it has no final norm, and a class token only if asked for. Any image size
+    of at least one patch works: pixels that do not fill a patch are dropped, and the
+    position embedding is interpolated bicubically to the token grid.
 
     Args:
         arch: Name of a preset (:data:`piip_mm.models.branches.VIT_ARCHS`) or the fields
@@ -40,17 +39,23 @@ class PIIPViT(Branch):
             a block; None attends globally.
         global_attn_indexes: Blocks that attend globally all the same.
         window_pad: What fills incomplete windows, see :class:`SelfAttention`.
-        drop_path_rate: Stochastic depth, the same in every block.
+        drop_path_rate: Stochastic depth.
+        drop_path_schedule: How it is spread over the blocks, one of
+            :data:`piip_mm.models.branches.plain.DROP_PATH_SCHEDULES`.
         mlp_act: 'gelu' or 'gelu_tanh', see :class:`Block`.
+        with_cls_token: Send a class token through the blocks. It has no position
+            embedding, except with ``cls_pos``.
+        cls_pos: Add the class token's row of the position embedding to the class token;
+            the published multi-branch classifiers do not. Needs ``cls_pos_row`` in the
+            geometry.
         with_cp: Recompute blocks in the backward pass to save memory.
         frozen_stages: See :class:`Branch`.
-        init_cfg: MMEngine's initialisation config; ``dict(type='Pretrained',
-            checkpoint=...)`` loads a DeiT or DeiT III file, see
-            :func:`piip_mm.weights.pretrained.load_pretrained_vit`.
+        init_cfg: See :class:`Branch`.
 
     Raises:
         ValueError: If an option is unknown or out of range, the heads do not divide the
-            width, or the windows do not fit the number of blocks.
+            width, the windows do not fit the number of blocks, or there is a class token
+            beside windows.
     """
 
     def __init__(
@@ -65,145 +70,94 @@ class PIIPViT(Branch):
         global_attn_indexes: Sequence[int] = (),
         window_pad: str = 'zero_input',
         drop_path_rate: float = 0.0,
+        drop_path_schedule: str = 'constant',
         mlp_act: str = 'gelu',
+        with_cls_token: bool = False,
+        cls_pos: bool = False,
         with_cp: bool = False,
         frozen_stages: int = -1,
         init_cfg: dict | None = None,
     ) -> None:
         geometry = resolve_vit_arch(arch)
-        check_int('patch_size', patch_size)
-        check_int('in_channels', in_channels)
-        check_int('pretrain_img_size', pretrain_img_size, minimum=patch_size)
         dims, depth = geometry.embed_dims, geometry.num_layers
         super().__init__(
-            img_size=img_size,
-            dims=(dims,) * depth,
-            strides=(patch_size,) * depth,
-            min_size=patch_size,
+            dims,
+            depth,
+            img_size,
+            patch_size=patch_size,
+            in_channels=in_channels,
+            with_cp=with_cp,
             frozen_stages=frozen_stages,
             init_cfg=init_cfg,
         )
-        if img_size % patch_size:
-            print_log(
-                f'img_size {img_size} is not a multiple of patch_size {patch_size}: '
-                f'the last {img_size % patch_size} pixels of a row or column are dropped',
-                logger='current',
+        check_int('pretrain_img_size', pretrain_img_size, minimum=patch_size)
+        windows = windows_of_blocks(window_size, global_attn_indexes, depth)
+        if with_cls_token and any(windows):
+            raise ValueError(
+                f'with_cls_token=True with window_size={window_size}: a class token '
+                'belongs to no window; use global attention or no class token'
             )
-        self.with_cp = with_cp
-        self.patch_embed = nn.Conv2d(in_channels, dims, patch_size, patch_size)
-        self.pos_grid = (pretrain_img_size // patch_size,) * 2
+        if cls_pos and not (with_cls_token and geometry.cls_pos_row):
+            raise ValueError(
+                f'cls_pos=True needs with_cls_token=True (got {with_cls_token}) and an '
+                f'arch with cls_pos_row=True (got {geometry.cls_pos_row})'
+            )
+        self.arch = geometry
+        side = pretrain_img_size // patch_size
+        self.pos_grid = (side, side)
         self.pos_embed = nn.Parameter(
-            torch.zeros(1, self.pos_grid[0] * self.pos_grid[1], dims)
+            torch.zeros(1, geometry.cls_pos_row + side * side, dims)
         )
-        windows = _windows_of_blocks(window_size, global_attn_indexes, depth)
-        self.blocks = nn.ModuleList(
-            Block(
-                dims,
-                geometry.num_heads,
-                mlp_ratio=geometry.mlp_ratio,
-                qkv_bias=geometry.qkv_bias,
-                init_values=geometry.init_values,
-                drop_path_rate=drop_path_rate,
-                mlp_act=mlp_act,
-                window_size=window,
-                window_pad=window_pad,
-            )
-            for window in windows
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        self.embedding = ('patch_embed', 'pos_embed')
+        self.cls_pos = cls_pos
+        if with_cls_token:
+            self.num_prefix_tokens = 1
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, dims))
+            nn.init.trunc_normal_(self.cls_token, std=0.02)
+            self.embedding += ('cls_token',)
+        self.set_blocks(
+            [
+                Block(
+                    dims,
+                    SelfAttention(
+                        dims,
+                        geometry.num_heads,
+                        qkv_bias=geometry.qkv_bias,
+                        qk_norm=(
+                            partial(BLOCK_NORMS[geometry.norm], eps=_EPS)
+                            if geometry.qk_norm
+                            else None
+                        ),
+                        window_size=window,
+                        window_pad=window_pad,
+                    ),
+                    mlp_ratio=geometry.mlp_ratio,
+                    init_values=geometry.init_values,
+                    drop_path_rate=rate,
+                    mlp_act=mlp_act,
+                    norm=geometry.norm,
+                    norm_eps=_EPS,
+                )
+                for window, rate in zip(
+                    windows,
+                    drop_path_rates(drop_path_rate, depth, drop_path_schedule),
+                    strict=True,
+                )
+            ]
         )
-        self._reset_parameters()
         self.freeze_stages()
-
-    def init_weights(self) -> None:
-        """Load pretrained weights, or initialise as ``init_cfg`` says."""
-        cfg = self.init_cfg
-        if isinstance(cfg, Mapping) and cfg.get('type') == 'Pretrained':
-            # Here, because the weights know the models.
-            from piip_mm.weights.pretrained import load_pretrained_vit
-
-            if 'checkpoint' not in cfg:
-                raise ValueError(f'init_cfg {dict(cfg)} has no checkpoint; set one')
-            load_pretrained_vit(self, cfg['checkpoint'])
-            self._is_init = True
-        else:
-            super().init_weights()
 
     def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """See :meth:`Branch.embed`."""
-        x = self.patch_embed(image.to(self.patch_embed.weight.dtype))
-        grid = (x.shape[2], x.shape[3])
-        pos_embed = self._pos_embed_on(grid)
-        return x.flatten(2).transpose(1, 2) + pos_embed.to(x.dtype), grid
-
-    def run(
-        self, tokens: Tensor, grid: tuple[int, int], start: int, stop: int
-    ) -> tuple[Tensor, tuple[int, int]]:
-        """See :meth:`Branch.run`."""
-        for block in self.blocks[start:stop]:
-            if self.with_cp and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, grid, use_reentrant=False)
-            else:
-                tokens = block(tokens, grid)
+        tokens, grid = self.embed_patches(image)
+        num_rows = self.pos_grid[0] * self.pos_grid[1]
+        rows = resize_rows(self.pos_embed[:, -num_rows:], self.pos_grid, grid)
+        tokens = tokens + rows.to(tokens.dtype)
+        if self.num_prefix_tokens:
+            cls_token: Tensor = self.cls_token
+            if self.cls_pos:
+                cls_token = cls_token + self.pos_embed[:, :1]
+            cls_token = cls_token.to(tokens.dtype).expand(len(tokens), -1, -1)
+            tokens = torch.cat([cls_token, tokens], 1)
         return tokens, grid
-
-    def truncate(self, depth: int) -> None:
-        """See :meth:`Branch.truncate`."""
-        super().truncate(depth)
-        del self.blocks[depth:]
-
-    def stage_modules(self, stage: int) -> list[nn.Module | nn.Parameter]:
-        """See :meth:`Branch.stage_modules`."""
-        if stage == 0:
-            return [self.patch_embed, self.pos_embed]
-        return [self.blocks[stage - 1]]
-
-    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """See :meth:`Branch.get_layer_depth`."""
-        num_layers = self.depth + 2
-        name = param_name.removeprefix(prefix)
-        if name.startswith(('patch_embed', 'pos_embed')):
-            return 0, num_layers
-        if name.startswith('blocks.'):
-            return int(name.split('.')[1]) + 1, num_layers
-        return num_layers - 1, num_layers
-
-    def _pos_embed_on(self, grid: tuple[int, int]) -> Tensor:
-        """(1, H * W, C) position embedding of a grid, in float32 if interpolated."""
-        if grid == self.pos_grid:
-            return self.pos_embed
-        rows = self.pos_embed.float().transpose(1, 2).unflatten(2, self.pos_grid)
-        rows = F.interpolate(rows, grid, mode='bicubic', align_corners=False)
-        return rows.flatten(2).transpose(1, 2)
-
-    def _reset_parameters(self) -> None:
-        # As the linear layer on flattened patches that it is.
-        nn.init.xavier_uniform_(self.patch_embed.weight.detach().flatten(1))
-        if self.patch_embed.bias is not None:
-            nn.init.zeros_(self.patch_embed.bias)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        init_new_layers(self.blocks)
-
-
-def _windows_of_blocks(
-    window_size: int | Sequence[int | None] | None,
-    global_attn_indexes: Sequence[int],
-    depth: int,
-) -> list[int | None]:
-    """Window of each block, None for global attention."""
-    check_sequence('global_attn_indexes', global_attn_indexes)
-    if isinstance(window_size, Sequence):
-        windows: list[int | None] = list(window_size)
-    else:
-        windows = [window_size] * depth
-    if len(windows) != depth:
-        raise ValueError(
-            f'window_size has {len(windows)} values for {depth} blocks; give one value, '
-            'or one a block'
-        )
-    for index in global_attn_indexes:
-        if index not in range(depth):
-            raise ValueError(
-                f'global_attn_indexes {tuple(global_attn_indexes)}: block {index} does '
-                f'not exist, there are blocks 0 to {depth - 1}'
-            )
-        windows[index] = None
-    return windows

@@ -1,11 +1,13 @@
 """Building blocks shared by the branches and the interactions."""
 
-from .block import Block
+from .block import BLOCK_NORMS, MLP_ACTS, Block
 from .cross_attention import CROSS_ATTENTIONS, CrossAttention, DeformableCrossAttention
 from .self_attention import WINDOW_PADS, SelfAttention
 
 __all__ = [
+    'BLOCK_NORMS',
     'CROSS_ATTENTIONS',
+    'MLP_ACTS',
     'WINDOW_PADS',
     'Block',
     'CrossAttention',

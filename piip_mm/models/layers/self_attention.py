@@ -5,7 +5,7 @@ Shapes: B batch, H x W token grid, N = H * W, C width, M heads, D = C // M, w wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ class SelfAttention(nn.Module):
         dims: Width C.
         num_heads: Number of heads M; must divide ``dims``.
         qkv_bias: Whether query, key and value have a bias.
+        qk_norm: Makes a norm of the full width C, for the queries and for the keys before
+            they are split into heads; None for none.
         window_size: Side of the windows in tokens; None attends globally.
         window_pad: One of :data:`WINDOW_PADS`.
 
@@ -43,6 +45,7 @@ class SelfAttention(nn.Module):
         num_heads: int,
         *,
         qkv_bias: bool = True,
+        qk_norm: Callable[[int], nn.Module] | None = None,
         window_size: int | None = None,
         window_pad: str = 'zero_input',
     ) -> None:
@@ -55,14 +58,17 @@ class SelfAttention(nn.Module):
         self.window_size = window_size
         self.window_pad = window_pad
         self.qkv = nn.Linear(dims, 3 * dims, bias=qkv_bias)
+        self.q_norm = nn.Identity() if qk_norm is None else qk_norm(dims)
+        self.k_norm = nn.Identity() if qk_norm is None else qk_norm(dims)
         self.proj = nn.Linear(dims, dims)
 
     def forward(self, x_BNC: Tensor, grid: tuple[int, int]) -> Tensor:
         """Attend.
 
         Args:
-            x_BNC: (B, N, C) tokens in row-major order.
-            grid: (H, W) with H * W = N.
+            x_BNC: (B, N, C) tokens in row-major order; with global attention there may be
+                others that belong to no place in the grid.
+            grid: (H, W); H * W = N with windows.
 
         Returns:
             (B, N, C).
@@ -71,13 +77,17 @@ class SelfAttention(nn.Module):
             return self.proj(self._attend(self.qkv(x_BNC)))
         qkv_BHWC = self._pad_to_windows(x_BNC, grid)
         _, *padded_grid, _ = qkv_BHWC.shape
-        out = self._attend(_split_windows(qkv_BHWC, self.window_size))
-        out_BHWC = _join_windows(out, self.window_size, padded_grid)
+        out = self._attend(split_windows(qkv_BHWC, self.window_size))
+        out_BHWC = join_windows(out, self.window_size, padded_grid)
         return self.proj(out_BHWC[:, : grid[0], : grid[1]].flatten(1, 2))
 
     def _attend(self, qkv: Tensor) -> Tensor:
         """(b, n, 3C) to (b, n, C), each of the b sequences on its own."""
-        q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.chunk(3, -1)
+        q, k, v = (
+            x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for x in (self.q_norm(q), self.k_norm(k), v)
+        )
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
     def _pad_to_windows(self, x_BNC: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -94,14 +104,14 @@ class SelfAttention(nn.Module):
         return qkv + bias.to(qkv.dtype)
 
 
-def _split_windows(x_BHWC: Tensor, window: int) -> Tensor:
+def split_windows(x_BHWC: Tensor, window: int) -> Tensor:
     """(B, H, W, C) to (B * windows, w * w, C)."""
     x = x_BHWC.unflatten(2, (-1, window)).unflatten(1, (-1, window))
     return x.transpose(2, 3).flatten(3, 4).flatten(0, 2)
 
 
-def _join_windows(x: Tensor, window: int, grid: Sequence[int]) -> Tensor:
-    """(B * windows, w * w, C) to (B, H, W, C); inverse of :func:`_split_windows`."""
+def join_windows(x: Tensor, window: int, grid: Sequence[int]) -> Tensor:
+    """(B * windows, w * w, C) to (B, H, W, C); inverse of :func:`split_windows`."""
     rows, columns = (side // window for side in grid)
     x = x.view(-1, rows, columns, window, window, x.shape[-1])
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)

@@ -1,0 +1,6 @@
+"""Counting rules of the branch families."""
+
+from . import beit, convnext, uniperceiver, vit
+from .base import BranchCount, count_branch
+
+__all__ = ['BranchCount', 'beit', 'convnext', 'count_branch', 'uniperceiver', 'vit']

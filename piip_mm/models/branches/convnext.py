@@ -1,0 +1,196 @@
+"""ConvNeXt (arXiv 2201.03545) as a branch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.registry import MODELS
+from timm.models.convnext import ConvNeXt, ConvNeXtStage
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..checks import check_int, check_rate, check_sequence
+from .base import Branch
+from .geometry import resolve_arch
+
+_EPS = 1e-6
+_NUM_STAGES = 4
+_STEM_STRIDE = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvNeXtArch:
+    """Geometry of a ConvNeXt.
+
+    Attributes:
+        depths: Blocks of each of the four stages, down-sampling layers not counted.
+        dims: Width C of each stage.
+    """
+
+    depths: tuple[int, ...]
+    dims: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        for name in ('depths', 'dims'):
+            values = getattr(self, name)
+            check_sequence(f'arch.{name}', values)
+            if len(values) != _NUM_STAGES:
+                raise ValueError(
+                    f'arch.{name}={values}: expected one value for each of the '
+                    f'{_NUM_STAGES} stages'
+                )
+            for value in values:
+                check_int(f'arch.{name}', value)
+            object.__setattr__(self, name, tuple(values))
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """C after each block, down-sampling layers counted as blocks."""
+        return self._by_block(self.dims)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Stride in pixels after each block, down-sampling layers counted as blocks."""
+        return self._by_block([_STEM_STRIDE * 2**stage for stage in range(_NUM_STAGES)])
+
+    def _by_block(self, values: Sequence[int]) -> tuple[int, ...]:
+        return tuple(
+            value
+            for stage, (value, depth) in enumerate(zip(values, self.depths, strict=True))
+            for _ in range(depth + (stage > 0))
+        )
+
+
+#: Presets of the paper; its weights are named alike.
+CONVNEXT_ARCHS: dict[str, ConvNeXtArch] = {
+    f'convnext_{size}': ConvNeXtArch(
+        depths=(3, 3, middle, 3),
+        dims=tuple(width * 2**stage for stage in range(_NUM_STAGES)),
+    )
+    for size, middle, width in (
+        ('tiny', 9, 96),
+        ('small', 27, 96),
+        ('base', 27, 128),
+        ('large', 27, 192),
+        ('xlarge', 27, 256),
+    )
+}
+
+
+def resolve_convnext_arch(arch: str | Mapping[str, Any]) -> ConvNeXtArch:
+    """Preset or geometry, see :func:`resolve_arch`."""
+    return resolve_arch(arch, ConvNeXtArch, CONVNEXT_ARCHS)
+
+
+@MODELS.register_module()
+class PIIPConvNeXt(Branch):
+    """ConvNeXt without its final norm, as one flat list of blocks.
+
+    The down-sampling layer before a stage (LayerNorm and a 2x2 convolution of stride 2)
+    is a block of its own: ConvNeXt-T with stages of 3, 3, 9 and 3 blocks has 21, and
+    blocks 3, 7 and 17 halve the grid. A remainder of pixels is dropped each time.
+
+    Parameters of a ConvNeXt do not take part in layer-wise learning-rate decay, as in
+    the published training: all of them have the top layer id and the full rate.
+
+    Args:
+        arch: Name of a preset (:data:`CONVNEXT_ARCHS`) or the fields of
+            :class:`ConvNeXtArch`.
+        img_size: Side of the branch's image in pixels, see :class:`Branch`.
+        in_channels: Channels of the image.
+        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 over
+            the blocks other than down-sampling layers.
+        layer_scale_init_value: Initial layer scale; None for none.
+        with_cp: Recompute blocks in the backward pass to save memory.
+        frozen_stages: See :class:`Branch`.
+        init_cfg: See :class:`Branch`.
+
+    Raises:
+        ValueError: If an option is unknown or out of range.
+    """
+
+    has_layers = False
+
+    def __init__(
+        self,
+        arch: str | Mapping[str, Any],
+        img_size: int,
+        *,
+        in_channels: int = 3,
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float | None = 1e-6,
+        with_cp: bool = False,
+        frozen_stages: int = -1,
+        init_cfg: dict | None = None,
+    ) -> None:
+        geometry = resolve_convnext_arch(arch)
+        check_int('in_channels', in_channels)
+        check_rate('drop_path_rate', drop_path_rate)
+        super().__init__(
+            img_size=img_size,
+            dims=geometry.widths,
+            strides=geometry.strides,
+            min_size=geometry.strides[-1],
+            frozen_stages=frozen_stages,
+            init_cfg=init_cfg,
+        )
+        self.arch = geometry
+        self.with_cp = with_cp
+        network = ConvNeXt(
+            in_chans=in_channels,
+            num_classes=0,
+            depths=geometry.depths,
+            dims=geometry.dims,
+            ls_init_value=layer_scale_init_value,
+            norm_eps=_EPS,
+            drop_path_rate=drop_path_rate,
+        )
+        self.stem = network.stem
+        self.blocks = nn.ModuleList()
+        for stage in network.stages:
+            assert isinstance(stage, ConvNeXtStage)
+            if isinstance(stage.downsample, nn.Sequential):
+                self.blocks.append(stage.downsample)
+            self.blocks.extend(stage.blocks)
+        self.freeze_stages()
+
+    def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """See :meth:`Branch.embed`."""
+        dtype = next(self.stem.parameters()).dtype
+        return _to_tokens(self.stem(image.to(dtype)))
+
+    def run(
+        self, tokens: Tensor, grid: tuple[int, int], start: int, stop: int
+    ) -> tuple[Tensor, tuple[int, int]]:
+        """See :meth:`Branch.run`; the width may change too."""
+        x_BCHW = tokens.transpose(1, 2).unflatten(2, grid)
+        for block in self.blocks[start:stop]:
+            if self.with_cp and torch.is_grad_enabled():
+                x_BCHW = checkpoint(block, x_BCHW, use_reentrant=False)
+            else:
+                x_BCHW = block(x_BCHW)
+        return _to_tokens(x_BCHW)
+
+    def truncate(self, depth: int) -> None:
+        """See :meth:`Branch.truncate`."""
+        super().truncate(depth)
+        del self.blocks[depth:]
+        self.min_size = self.strides[-1]
+
+    def stage_modules(self, stage: int) -> list[nn.Module | nn.Parameter]:
+        """See :meth:`Branch.stage_modules`."""
+        return [self.stem if stage == 0 else self.blocks[stage - 1]]
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """The top layer id for every parameter, see :meth:`Branch.get_layer_depth`."""
+        num_layers = self.depth + 2
+        return num_layers - 1, num_layers
+
+
+def _to_tokens(x_BCHW: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """A map to (B, N, C) tokens and their grid."""
+    return x_BCHW.flatten(2).transpose(1, 2), (x_BCHW.shape[2], x_BCHW.shape[3])

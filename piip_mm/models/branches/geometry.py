@@ -1,0 +1,67 @@
+"""What the geometries of the branches have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..checks import check_choice, check_int, check_number
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+ArchT = TypeVar('ArchT', bound='DataclassInstance')
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainArch:
+    """Geometry of blocks of one width.
+
+    Attributes:
+        embed_dims: Width C.
+        num_layers: Number of blocks.
+        num_heads: Heads of the self-attention.
+        mlp_ratio: Hidden width of the MLP over C.
+    """
+
+    embed_dims: int
+    num_layers: int
+    num_heads: int
+    mlp_ratio: float = 4.0
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        for name in ('embed_dims', 'num_layers', 'num_heads'):
+            check_int(f'arch.{name}', getattr(self, name))
+        check_number('arch.mlp_ratio', self.mlp_ratio, above=0)
+
+
+def resolve_arch(
+    arch: str | Mapping[str, Any], kind: type[ArchT], presets: Mapping[str, ArchT]
+) -> ArchT:
+    """Look a preset up, or build the geometry a mapping describes.
+
+    Args:
+        arch: Name of a preset, or the fields of ``kind``.
+        kind: Class of the geometry.
+        presets: Geometries by name.
+
+    Raises:
+        ValueError: If the name is unknown, or a field is unknown, missing or wrong.
+    """
+    if isinstance(arch, str):
+        check_choice('arch', arch, presets)
+        return presets[arch]
+    if not isinstance(arch, Mapping):
+        raise ValueError(f'arch={arch!r}: expected the name of a preset or a dict')
+    known = [field.name for field in fields(kind)]
+    needed = [field.name for field in fields(kind) if field.default is MISSING]
+    unknown = sorted(set(arch) - set(known))
+    missing = [name for name in needed if name not in arch]
+    if unknown or missing:
+        raise ValueError(
+            f'arch {dict(arch)}: unknown keys {unknown}, missing keys {missing}; '
+            f'known are {known}'
+        )
+    return kind(**arch)

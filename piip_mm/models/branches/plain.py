@@ -1,0 +1,175 @@
+"""What plain transformers have in common: blocks of one width on one grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..checks import check_choice, check_int, check_rate, check_sequence
+from ..init import init_new_layers
+from .base import Branch
+
+#: How stochastic depth is spread over L blocks: the same rate r in all of them, or
+#: r * i / (L - 1) in block i.
+DROP_PATH_SCHEDULES: dict[str, Callable[[float, int], list[float]]] = {
+    'constant': lambda rate, depth: [rate] * depth,
+    'linear': lambda rate, depth: [rate * i / max(depth - 1, 1) for i in range(depth)],
+}
+
+
+class PlainBranch(Branch):
+    """Patch embedding and blocks that keep width and grid.
+
+    A subclass sets ``blocks`` and what it embeds with, and calls ``freeze_stages``.
+
+    Args:
+        dims: Width C.
+        depth: Number of blocks.
+        img_size: Side of the branch's image in pixels, see :class:`Branch`.
+        patch_size: Side of a patch in pixels.
+        in_channels: Channels of the image.
+        with_cp: Recompute blocks in the backward pass to save memory.
+        frozen_stages: See :class:`Branch`.
+        init_cfg: See :class:`Branch`.
+
+    Raises:
+        ValueError: If an option is out of range.
+    """
+
+    #: Names of the parts of the embedding.
+    embedding: tuple[str, ...] = ('patch_embed',)
+    blocks: nn.ModuleList
+
+    def __init__(
+        self,
+        dims: int,
+        depth: int,
+        img_size: int,
+        *,
+        patch_size: int,
+        in_channels: int,
+        with_cp: bool,
+        frozen_stages: int,
+        init_cfg: dict | None,
+    ) -> None:
+        check_int('patch_size', patch_size)
+        check_int('in_channels', in_channels)
+        super().__init__(
+            img_size=img_size,
+            dims=(dims,) * depth,
+            strides=(patch_size,) * depth,
+            min_size=patch_size,
+            frozen_stages=frozen_stages,
+            init_cfg=init_cfg,
+        )
+        if img_size % patch_size:
+            print_log(
+                f'img_size {img_size} is not a multiple of patch_size {patch_size}: '
+                f'the last {img_size % patch_size} pixels of a row or column are dropped',
+                logger='current',
+            )
+        self.with_cp = with_cp
+        self.patch_embed = nn.Conv2d(in_channels, dims, patch_size, patch_size)
+        # As the linear layer on flattened patches that it is.
+        nn.init.xavier_uniform_(self.patch_embed.weight.detach().flatten(1))
+        assert self.patch_embed.bias is not None
+        nn.init.zeros_(self.patch_embed.bias)
+
+    def set_blocks(self, blocks: Sequence[nn.Module]) -> None:
+        """Take the blocks over and initialise them."""
+        self.blocks = nn.ModuleList(blocks)
+        init_new_layers(self.blocks)
+
+    def embed_patches(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """(B, 3, h, w) image to (B, N, C) tokens without position and their (H, W)."""
+        x = self.patch_embed(image.to(self.patch_embed.weight.dtype))
+        return x.flatten(2).transpose(1, 2), (x.shape[2], x.shape[3])
+
+    def run(
+        self, tokens: Tensor, grid: tuple[int, int], start: int, stop: int
+    ) -> tuple[Tensor, tuple[int, int]]:
+        """See :meth:`Branch.run`."""
+        for block in self.blocks[start:stop]:
+            if self.with_cp and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, grid, use_reentrant=False)
+            else:
+                tokens = block(tokens, grid)
+        return tokens, grid
+
+    def truncate(self, depth: int) -> None:
+        """See :meth:`Branch.truncate`."""
+        super().truncate(depth)
+        del self.blocks[depth:]
+
+    def stage_modules(self, stage: int) -> list[nn.Module | nn.Parameter]:
+        """See :meth:`Branch.stage_modules`."""
+        if stage == 0:
+            return [getattr(self, name) for name in self.embedding]
+        return [self.blocks[stage - 1]]
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """See :meth:`Branch.get_layer_depth`."""
+        num_layers = self.depth + 2
+        name = param_name.removeprefix(prefix)
+        if name.startswith(self.embedding):
+            return 0, num_layers
+        if name.startswith('blocks.'):
+            return int(name.split('.')[1]) + 1, num_layers
+        return num_layers - 1, num_layers
+
+
+def resize_rows(rows: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Bicubic interpolation of (1, H * W, C) position rows to another grid, in float32;
+    on the same grid the rows themselves."""
+    if old == new:
+        return rows
+    maps = rows.float().transpose(1, 2).unflatten(2, old)
+    maps = F.interpolate(maps, new, mode='bicubic', align_corners=False)
+    return maps.flatten(2).transpose(1, 2)
+
+
+def drop_path_rates(rate: float, depth: int, schedule: str) -> list[float]:
+    """Rate of each block.
+
+    Raises:
+        ValueError: If the rate is no probability or the schedule not one of
+            :data:`DROP_PATH_SCHEDULES`.
+    """
+    check_rate('drop_path_rate', rate)
+    check_choice('drop_path_schedule', schedule, DROP_PATH_SCHEDULES)
+    return DROP_PATH_SCHEDULES[schedule](rate, depth)
+
+
+def windows_of_blocks(
+    window_size: int | Sequence[int | None] | None,
+    global_attn_indexes: Sequence[int],
+    depth: int,
+) -> list[int | None]:
+    """Window of each block, None for global attention.
+
+    Raises:
+        ValueError: If the values do not fit the number of blocks.
+    """
+    check_sequence('global_attn_indexes', global_attn_indexes)
+    if isinstance(window_size, Sequence):
+        windows: list[int | None] = list(window_size)
+    else:
+        windows = [window_size] * depth
+    if len(windows) != depth:
+        raise ValueError(
+            f'window_size has {len(windows)} values for {depth} blocks; give one value, '
+            'or one a block'
+        )
+    for index in global_attn_indexes:
+        if index not in range(depth):
+            raise ValueError(
+                f'global_attn_indexes {tuple(global_attn_indexes)}: block {index} does '
+                f'not exist, there are blocks 0 to {depth - 1}'
+            )
+        windows[index] = None
+    return windows

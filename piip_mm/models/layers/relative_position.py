@@ -1,0 +1,66 @@
+"""Self-attention in windows with a learned bias of relative positions.
+
+Shapes: b sequences of n = w * w tokens, w window side, C width, M heads.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .self_attention import SelfAttention
+
+
+class RelativePositionAttention(SelfAttention):
+    """Windowed self-attention of BEiT (arXiv 2106.08254).
+
+    ``softmax(q k^T / sqrt(C / M) + bias) v``: the bias of a pair of tokens is looked up
+    by head and by the vector from one to the other. Queries and values have a bias, keys
+    have none. Every window needs a table for its size, so there is no global attention: a
+    window of the size of the grid is that. Tokens that pad an incomplete window are
+    projected zeros at their place in the window.
+
+    Args:
+        dims: Width C.
+        num_heads: Number of heads M; must divide ``dims``.
+        window_size: Side w of the windows in tokens.
+        qkv_bias: Whether queries and values have a bias.
+
+    Raises:
+        ValueError: If the heads do not divide the width or the window is not positive.
+    """
+
+    def __init__(
+        self, dims: int, num_heads: int, window_size: int, *, qkv_bias: bool = True
+    ) -> None:
+        super().__init__(dims, num_heads, qkv_bias=False, window_size=window_size)
+        self.q_bias = nn.Parameter(torch.zeros(dims)) if qkv_bias else None
+        self.v_bias = nn.Parameter(torch.zeros(dims)) if qkv_bias else None
+        #: Row ``(y + w - 1) * (2 w - 1) + x + w - 1`` is for a query that lies (y, x)
+        #: tokens from its key; a column for each head.
+        self.relative_position_bias_table = nn.Parameter(
+            torch.zeros((2 * window_size - 1) ** 2, num_heads)
+        )
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+
+    def position_bias(self) -> Tensor:
+        """(M, n, n) bias of every query to every key of a window."""
+        window = self.window_size
+        assert window is not None
+        table = self.relative_position_bias_table.unflatten(0, (2 * window - 1, -1))
+        # The keys of one query read a w x w part of the table, backwards. Taking the
+        # parts as windows that slide over it saves an index of n * n integers a block.
+        parts = table.flip(0, 1).unfold(0, window, 1).unfold(1, window, 1).flip(0, 1)
+        return parts.permute(2, 0, 1, 3, 4).flatten(3).flatten(1, 2)
+
+    def _attend(self, qkv: Tensor) -> Tensor:
+        if self.q_bias is not None and self.v_bias is not None:
+            bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+            # Here and not in the projection, so that padding gets it as well.
+            qkv = qkv + bias.to(qkv.dtype)
+        q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        # Of four dimensions, as the fused kernels want it.
+        mask = self.position_bias()[None].to(q.dtype)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return out.transpose(1, 2).flatten(2)

@@ -1,0 +1,1 @@
+"""Arguments and names of the published PIIP code."""

@@ -1,0 +1,243 @@
+"""Constructor arguments of the published backbones to configs of ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from piip_mm.models.checks import check_choice
+
+from .arguments import drop, expect, refuse_rest, take
+from .beit import beit_branch
+from .convnext import convnext_branch, single_convnext_config
+from .uniperceiver import uniperceiver_branch
+from .vit import DEIT_DEPTH, INTERNVIT_DEPTH, deit_branch, internvit_branch
+
+#: Config of a branch from its arguments and the number of its blocks that are run.
+BranchConfig: TypeAlias = Callable[[dict[str, Any], int | None], dict[str, Any]]
+
+#: Arguments of a branch that concern its own outputs, which a network does not read.
+_OWN_OUTPUTS = ('with_fpn', 'out_indices', 'use_simple_fpn', 'output_dtype')
+
+#: The published networks take the class of a branch from the name of its weights: the
+#: first of these that is a part of it; otherwise it is an InternViT6B.
+_FAMILIES: dict[str, BranchConfig] = {
+    'deit': deit_branch,
+    'beit': beit_branch,
+    'perceiver': uniperceiver_branch,
+    'convnext': convnext_branch,
+}
+
+
+def _branch_by_name(kwargs: dict[str, Any], depth: int | None) -> dict[str, Any]:
+    """Config of a branch of the family that the name of its weights stands for."""
+    pretrained = kwargs.get('pretrained') or ''
+    for part, config in _FAMILIES.items():
+        if part in pretrained:
+            return config(kwargs, depth)
+    return internvit_branch(kwargs, depth)
+
+
+def _deit_or_internvit(kwargs: dict[str, Any], depth: int | None) -> dict[str, Any]:
+    """The same in the networks that know no other family."""
+    is_deit = 'deit' in (kwargs.get('pretrained') or '')
+    return (deit_branch if is_deit else internvit_branch)(kwargs, depth)
+
+
+def piip_config(
+    kwargs: dict[str, Any],
+    num_branches: int,
+    branch_config: BranchConfig,
+    *,
+    stored_size: str = 'pretrain_img_size',
+) -> dict[str, Any]:
+    """Config of a published network of two, three or four branches.
+
+    Args:
+        kwargs: Constructor arguments.
+        num_branches: Number of branches.
+        branch_config: Translates the arguments of one branch.
+        stored_size: Argument of a branch that says for which image size its position
+            embedding is stored.
+
+    Raises:
+        ValueError: If an argument is missing or cannot be migrated.
+    """
+    branches: list[dict[str, Any]] = []
+    ends: list[list[int]] = []
+    strides: list[float] = []
+    regular = not kwargs.pop('with_simple_fpn', True)
+    # Read by the regular pyramid only.
+    taps = kwargs.pop('out_interaction_indexes', [])
+    for k in range(num_branches, 0, -1):
+        branch = dict(take(kwargs, f'branch{k}'))
+        indexes = take(branch, 'interaction_indexes')
+        expect(branch, **{f'branch{k}_w_cls_token': False})
+        # Branches of a larger size than the last one see its image as it is.
+        size = take(branch, 'real_size')
+        if stored_size in branch:
+            branch['pretrain_img_size'] = branch[stored_size]
+        branch['img_size'] = min(size, branches[0]['img_size']) if branches else size
+        drop(branch, *_OWN_OUTPUTS)
+        ends.append(_group_ends(indexes))
+        if not branches:
+            strides = _strides(branch, [ends[0][tap] for tap in (*taps, -1)])
+        # Blocks after the last group exist in the published code and are never run.
+        branches.append(branch_config(branch, ends[-1][-1] + 1))
+    is_dino = kwargs.pop('is_dino', False)
+    config = dict(
+        type='PIIP',
+        branches=branches,
+        interaction=interaction_config(kwargs),
+        num_interactions=len(ends[0]),
+        interaction_ends=ends,
+        out_strides=strides[1:] if is_dino else strides,
+    )
+    if regular:
+        if is_dino:
+            raise ValueError('is_dino=True with with_simple_fpn=False cannot be migrated')
+        config['out_interactions'] = list(taps)
+    drop(kwargs, 'pretrained', 'cal_flops')
+    refuse_rest(kwargs, 'the network')
+    return config
+
+
+def interaction_config(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Options of the interactions, taken out of the arguments of a network."""
+    attn = kwargs.pop('interact_attn_type', 'normal')
+    check_choice('interact_attn_type', attn, ('normal', 'deform'))
+    norm = kwargs.pop('norm_layer', None)
+    check_choice('norm_layer', norm, ('none', None))
+    interaction = dict(
+        attn='deform' if attn == 'deform' else 'regular',
+        num_heads=kwargs.pop('deform_num_heads', 6),
+        ffn_ratio=kwargs.pop('cffn_ratio', 0.25),
+        drop_path_rate=kwargs.pop('interaction_drop_path_rate', 0.3),
+        proj=kwargs.pop('interaction_proj', True),
+        norm=None if norm == 'none' else 'LN',
+    )
+    if not kwargs.pop('with_cffn', False):
+        interaction['ffn_ratio'] = None
+    deform = dict(
+        num_points=kwargs.pop('n_points', 4), value_ratio=kwargs.pop('deform_ratio', 1.0)
+    )
+    if attn == 'deform':
+        interaction.update(deform)
+    return interaction
+
+
+def _four_branch_config(kwargs: dict[str, Any], variant: str) -> dict[str, Any]:
+    as_coded = {'': True, 'as coded': True, 'fixed': False, 'intended': False}
+    meaning = re.split('[:,)]', variant.lower().replace('-', ' '))[0].strip()
+    if meaning not in as_coded:
+        raise ValueError(
+            f"unknown variant {meaning!r} of 'det.PIIPFourBranch'; choose one of "
+            f'{", ".join(map(repr, as_coded))}'
+        )
+    if as_coded[meaning]:
+        branch4 = dict(take(kwargs, 'branch4'))
+        own = {key: take(branch4, key) for key in ('real_size', 'interaction_indexes')}
+        kwargs['branch4'] = {**kwargs.get('branch3', {}), **own}
+    # This class builds DeiT branches whatever their weights are called.
+    return piip_config(kwargs, 4, deit_branch)
+
+
+def _single_config(
+    kwargs: dict[str, Any],
+    branch_config: BranchConfig,
+    depth: int,
+    *,
+    stored_size: str = 'pretrain_img_size',
+) -> dict[str, Any]:
+    """Config of a published network of one branch.
+
+    Args:
+        kwargs: Constructor arguments.
+        branch_config: Translates the arguments of the branch.
+        depth: Number of blocks where none is given.
+        stored_size: As of :func:`piip_config`.
+    """
+    out_indices = kwargs.pop('out_indices', [7, 11, 15, 23])
+    with_fpn = kwargs.pop('with_fpn', False)
+    depth = kwargs.get('depth', depth)
+    # The published code goes through the blocks and keeps the maps of those named. Where
+    # it would keep none, and fail, the last one is what a reader expects.
+    outputs = sorted({i for i in out_indices if 0 <= i < depth}) or [depth - 1]
+    if kwargs.pop('use_simple_fpn', True):
+        outputs = outputs[-1:]
+    if with_fpn and len(outputs) not in (1, 4):
+        raise ValueError(
+            f'out_indices={out_indices} with depth={depth} give the maps of blocks '
+            f'{outputs}: expected one or four for a pyramid (with_fpn=True)'
+        )
+    expect(kwargs, output_dtype='float32', with_final_norm=False)
+    kwargs.setdefault('pretrain_img_size', 224)
+    if stored_size in kwargs:
+        kwargs['pretrain_img_size'] = kwargs[stored_size]
+    kwargs['img_size'] = kwargs['pretrain_img_size']
+    branch = branch_config(kwargs, outputs[-1] + 1)
+    patch_size = branch['patch_size']
+    strides = _pyramid_strides(patch_size) if with_fpn else [patch_size] * len(outputs)
+    config = dict(type='ViTPyramid', branch=branch, out_strides=strides, norm='LN')
+    if len(outputs) > 1:
+        config['out_blocks'] = outputs
+    return config
+
+
+def _strides(branch: Mapping[str, Any], outputs: Sequence[int]) -> list[float]:
+    """Strides of the output maps, from the arguments of the branch that makes them.
+
+    Args:
+        branch: Arguments of the published last branch.
+        outputs: Its blocks whose maps are merged.
+    """
+    if 'downsample_ratios' in branch:
+        return [branch['downsample_ratios'][block] for block in outputs]
+    return _pyramid_strides(branch.get('patch_size', 16))
+
+
+def _pyramid_strides(patch_size: int) -> list[float]:
+    """Strides of the published pyramid: the patch over 4, 2, 1 and 1/2."""
+    return [
+        patch_size * ratio if patch_size % 4 else int(patch_size * ratio)
+        for ratio in (0.25, 0.5, 1, 2)
+    ]
+
+
+def _group_ends(indexes: Sequence[Sequence[int]]) -> list[int]:
+    """Last block of each published group (first, last)."""
+    start = 0
+    for group in indexes:
+        if group[0] != start or group[-1] < start:
+            raise ValueError(
+                f'interaction_indexes {indexes}: expected groups that follow each other '
+                'from block 0'
+            )
+        start = group[-1] + 1
+    return [group[-1] for group in indexes]
+
+
+#: Translations by code base and class; called with the arguments and the text after '('.
+KINDS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
+    'det.PIIPTwoBranch': lambda kwargs, _: piip_config(kwargs, 2, _deit_or_internvit),
+    'det.PIIPThreeBranch': lambda kwargs, _: piip_config(kwargs, 3, _branch_by_name),
+    'det.PIIPFourBranch': _four_branch_config,
+    'det.vit_models': lambda kwargs, _: _single_config(kwargs, deit_branch, DEIT_DEPTH),
+    'det.InternViT6B': lambda kwargs, _: _single_config(
+        kwargs, internvit_branch, INTERNVIT_DEPTH
+    ),
+    'det.ConvNextHFWrapper': lambda kwargs, _: single_convnext_config(kwargs),
+    'seg.PIIPTwoBranch': lambda kwargs, _: piip_config(
+        kwargs, 2, _deit_or_internvit, stored_size='img_size'
+    ),
+    'seg.PIIPThreeBranch': lambda kwargs, _: piip_config(
+        kwargs, 3, _deit_or_internvit, stored_size='img_size'
+    ),
+    'seg.vit_models': lambda kwargs, _: _single_config(
+        kwargs, deit_branch, DEIT_DEPTH, stored_size='img_size'
+    ),
+    'seg.InternViT6B': lambda kwargs, _: _single_config(
+        kwargs, internvit_branch, INTERNVIT_DEPTH, stored_size='img_size'
+    ),
+}

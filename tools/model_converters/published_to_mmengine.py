@@ -1,0 +1,116 @@
+"""Converts a released checkpoint of the published PIIP code into one of MMEngine's.
+
+The tools load released files as they are; a converted one is smaller where the release
+holds more than weights, and loads everywhere, as in mmdet's DetInferencer. Weights go
+from file to file, so that a model of 24 GB needs no 24 GB of memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from tqdm import tqdm
+
+from piip_mm.engine.launch import user_errors
+from piip_mm.weights.checkpoint import compare, convert_published, is_published
+from piip_mm.weights.source import read_file, unwrap_state_dict
+
+_DTYPES = {
+    'same': None,
+    'float32': torch.float32,
+    'bfloat16': torch.bfloat16,
+    'float16': torch.float16,
+}
+
+
+def parse_args() -> argparse.Namespace:
+    """Config, source and destination."""
+    parser = argparse.ArgumentParser(
+        description='Convert a released PIIP checkpoint to the names of this package'
+    )
+    parser.add_argument('config', help='config of the model')
+    parser.add_argument('checkpoint', help='released file')
+    parser.add_argument('out', help='file to write')
+    parser.add_argument(
+        '--dtype',
+        choices=list(_DTYPES),
+        default='same',
+        help='precision of the weights that are written',
+    )
+    return parser.parse_args()
+
+
+def convert(config: str, checkpoint: str, out: Path, dtype: torch.dtype | None) -> str:
+    """Convert a file.
+
+    Args:
+        config: Config file of the model.
+        checkpoint: Released file.
+        out: File to write; nothing is left there if the conversion fails.
+        dtype: Of the weights that are written; None leaves it as it is.
+
+    Returns:
+        What became of the tensors, in words.
+
+    Raises:
+        FileNotFoundError: If a file does not exist.
+        ValueError: If the checkpoint is none of the published code or does not fit the
+            model.
+    """
+    cfg = Config.fromfile(config)
+    if not Path(checkpoint).is_file():
+        raise FileNotFoundError(f'there is no checkpoint {checkpoint!r}')
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    state_dict = unwrap_state_dict(read_file(Path(checkpoint)))
+    if not is_published(state_dict):
+        raise ValueError(
+            f'{checkpoint} has none of the names of the published PIIP code; a '
+            'checkpoint of this package needs no conversion'
+        )
+    converted, dropped = convert_published(state_dict, model)
+    fit = compare(converted, model)
+    fit.dropped = dropped
+    if not fit.is_complete:
+        raise ValueError(f'{checkpoint} does not fit {config}: {fit}')
+    if dtype is not None:
+        converted = {
+            name: x.to(dtype) if x.is_floating_point() else x
+            for name, x in converted.items()
+        }
+    size = sum(x.numel() * x.element_size() for x in converted.values())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = out.with_name(f'{out.name}.part')
+    try:
+        with (
+            unfinished.open('wb') as file,
+            tqdm.wrapattr(
+                file, 'write', total=size, unit='B', unit_scale=True, desc=str(out)
+            ) as progress,
+        ):
+            torch.save({'meta': {}, 'state_dict': converted}, progress)
+        os.replace(unfinished, out)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return str(fit)
+
+
+def main() -> None:
+    """Convert and report."""
+    args = parse_args()
+    with user_errors():
+        report = convert(
+            args.config, args.checkpoint, Path(args.out), _DTYPES[args.dtype]
+        )
+    print(report)
+    print(f'written to {args.out}')
+
+
+if __name__ == '__main__':
+    main()
