@@ -37,9 +37,9 @@ def files(tmp_path_factory):
     return folder, case
 
 
-def convert(folder, name, out, dtype=None):
+def convert(folder, name, out):
     try:
-        return tool.convert(str(folder / 'config.py'), str(folder / name), out, dtype)
+        return tool.convert(str(folder / 'config.py'), str(folder / name), out)
     finally:
         DefaultScope._instance_dict.clear()
 
@@ -57,14 +57,6 @@ def test_conversion(files):
         outputs = model.backbone(case.image)
     for output, recorded in zip(outputs, case.outputs, strict=True):
         assert recorded.deviation(output) < golden.OUTPUT_TOLERANCE
-
-
-def test_precision(files):
-    folder, _ = files
-    out = folder / 'half.pth'
-    convert(folder, 'released.pth', out, torch.bfloat16)
-    saved = torch.load(out, weights_only=True)['state_dict']
-    assert {value.dtype for value in saved.values()} == {torch.bfloat16}
 
 
 def test_errors(files):

@@ -3,7 +3,7 @@
 from .backbones import Parts, build_on_meta, configured_shape, count_backbone
 from .conventions import CONVENTIONS, FLOP, PUBLISHED, RELEASED, RUN, Convention, Count
 from .heads import HEADS, Heads, count_heads
-from .report import backbone_table, column_notes, heads_table, total
+from .report import backbone_table, column_notes, heads_table, memory_note, total
 
 __all__ = [
     'CONVENTIONS',
@@ -23,5 +23,6 @@ __all__ = [
     'count_backbone',
     'count_heads',
     'heads_table',
+    'memory_note',
     'total',
 ]

@@ -52,6 +52,18 @@ def column_notes() -> list[str]:
     return [f'{convention.name}: {convention.meaning}.' for convention in CONVENTIONS]
 
 
+def memory_note(num_params: int) -> str:
+    """What a model's parameters need in memory, in words."""
+    full, half, training = (
+        f'{num_params * size / 2**30:,.1f} GiB' for size in (4, 2, 16)
+    )
+    return (
+        f'Memory of {num_params:,} parameters: {full} in float32, {half} in bfloat16 or '
+        f'float16. Training them with AdamW keeps weight, gradient and two moments of each '
+        f'in float32, {training}, shared out by FSDP or ZeRO; activations come on top.'
+    )
+
+
 def _table(first: str, *columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(first, no_wrap=True)

@@ -69,7 +69,9 @@ def main() -> None:
     console.print(f'{args.config}, input {shape[0]} x {shape[1]} (H x W)')
     console.print(analysis.backbone_table(columns))
     console.print(analysis.heads_table(heads))
-    for line in (analysis.FLOP, *analysis.column_notes(), analysis.HEADS):
+    num_params = sum(p.numel() for p in model.parameters())
+    notes = (analysis.FLOP, *analysis.column_notes(), analysis.HEADS)
+    for line in (analysis.memory_note(num_params), *notes):
         console.print(line)
 
 

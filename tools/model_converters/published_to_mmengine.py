@@ -20,13 +20,6 @@ from piip_mm.engine.launch import user_errors
 from piip_mm.weights.checkpoint import compare, convert_published, is_published
 from piip_mm.weights.source import read_file, unwrap_state_dict
 
-_DTYPES = {
-    'same': None,
-    'float32': torch.float32,
-    'bfloat16': torch.bfloat16,
-    'float16': torch.float16,
-}
-
 
 def parse_args() -> argparse.Namespace:
     """Config, source and destination."""
@@ -36,23 +29,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config of the model')
     parser.add_argument('checkpoint', help='released file')
     parser.add_argument('out', help='file to write')
-    parser.add_argument(
-        '--dtype',
-        choices=list(_DTYPES),
-        default='same',
-        help='precision of the weights that are written',
-    )
     return parser.parse_args()
 
 
-def convert(config: str, checkpoint: str, out: Path, dtype: torch.dtype | None) -> str:
+def convert(config: str, checkpoint: str, out: Path) -> str:
     """Convert a file.
 
     Args:
         config: Config file of the model.
         checkpoint: Released file.
         out: File to write; nothing is left there if the conversion fails.
-        dtype: Of the weights that are written; None leaves it as it is.
 
     Returns:
         What became of the tensors, in words.
@@ -79,11 +65,6 @@ def convert(config: str, checkpoint: str, out: Path, dtype: torch.dtype | None) 
     fit.dropped = dropped
     if not fit.is_complete:
         raise ValueError(f'{checkpoint} does not fit {config}: {fit}')
-    if dtype is not None:
-        converted = {
-            name: x.to(dtype) if x.is_floating_point() else x
-            for name, x in converted.items()
-        }
     size = sum(x.numel() * x.element_size() for x in converted.values())
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = out.with_name(f'{out.name}.part')
@@ -91,7 +72,13 @@ def convert(config: str, checkpoint: str, out: Path, dtype: torch.dtype | None) 
         with (
             unfinished.open('wb') as file,
             tqdm.wrapattr(
-                file, 'write', total=size, unit='B', unit_scale=True, desc=str(out)
+                file,
+                'write',
+                total=size,
+                unit='B',
+                unit_scale=True,
+                desc=str(out),
+                mininterval=1,
             ) as progress,
         ):
             torch.save({'meta': {}, 'state_dict': converted}, progress)
@@ -105,9 +92,7 @@ def main() -> None:
     """Convert and report."""
     args = parse_args()
     with user_errors():
-        report = convert(
-            args.config, args.checkpoint, Path(args.out), _DTYPES[args.dtype]
-        )
+        report = convert(args.config, args.checkpoint, Path(args.out))
     print(report)
     print(f'written to {args.out}')
 

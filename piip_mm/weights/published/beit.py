@@ -42,7 +42,8 @@ def beit_branch(kwargs: dict[str, Any], depth: int | None = None) -> dict[str, A
     # A block with window_attn=False takes no grid but that of its window.
     drop(kwargs, 'window_attn', 'pretrain_img_size', 'pretrain_patch_size', 'pretrained')
     # Never read by the published forward pass, which always has one table a block.
-    drop(kwargs, 'use_abs_pos_emb', 'use_rel_pos_bias', 'use_shared_rel_pos_bias')
+    drop(kwargs, 'use_rel_pos_bias', 'use_shared_rel_pos_bias')
+    expect(kwargs, use_abs_pos_emb=False)
     drop(kwargs, 'num_classes', 'use_checkpoint', 'cal_flops')
     expect(kwargs, qk_scale=None, drop_rate=0.0, attn_drop_rate=0.0)
     expect(kwargs, hybrid_backbone=None, norm_layer=None)

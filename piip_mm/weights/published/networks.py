@@ -12,7 +12,7 @@ from .arguments import drop, expect, refuse_rest, take
 from .beit import beit_branch
 from .convnext import convnext_branch, single_convnext_config
 from .uniperceiver import uniperceiver_branch
-from .vit import DEIT_DEPTH, INTERNVIT_DEPTH, deit_branch, internvit_branch
+from .vit import INTERNVIT_DEPTH, VIT_DEPTH, deit_branch, internvit_branch
 
 #: Config of a branch from its arguments and the number of its blocks that are run.
 BranchConfig: TypeAlias = Callable[[dict[str, Any], int | None], dict[str, Any]]
@@ -150,7 +150,7 @@ def _single_config(
     *,
     stored_size: str = 'pretrain_img_size',
 ) -> dict[str, Any]:
-    """Config of a published network of one branch.
+    """Config of a published network of one branch, whose maps come out as (B, C, H, W).
 
     Args:
         kwargs: Constructor arguments.
@@ -223,9 +223,13 @@ KINDS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
     'det.PIIPTwoBranch': lambda kwargs, _: piip_config(kwargs, 2, _deit_or_internvit),
     'det.PIIPThreeBranch': lambda kwargs, _: piip_config(kwargs, 3, _branch_by_name),
     'det.PIIPFourBranch': _four_branch_config,
-    'det.vit_models': lambda kwargs, _: _single_config(kwargs, deit_branch, DEIT_DEPTH),
+    'det.vit_models': lambda kwargs, _: _single_config(kwargs, deit_branch, VIT_DEPTH),
     'det.InternViT6B': lambda kwargs, _: _single_config(
         kwargs, internvit_branch, INTERNVIT_DEPTH
+    ),
+    'det.BEiT': lambda kwargs, _: _single_config(kwargs, beit_branch, VIT_DEPTH),
+    'det.UnifiedBertEncoder': lambda kwargs, _: _single_config(
+        kwargs, uniperceiver_branch, VIT_DEPTH
     ),
     'det.ConvNextHFWrapper': lambda kwargs, _: single_convnext_config(kwargs),
     'seg.PIIPTwoBranch': lambda kwargs, _: piip_config(
@@ -235,7 +239,7 @@ KINDS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
         kwargs, 3, _deit_or_internvit, stored_size='img_size'
     ),
     'seg.vit_models': lambda kwargs, _: _single_config(
-        kwargs, deit_branch, DEIT_DEPTH, stored_size='img_size'
+        kwargs, deit_branch, VIT_DEPTH, stored_size='img_size'
     ),
     'seg.InternViT6B': lambda kwargs, _: _single_config(
         kwargs, internvit_branch, INTERNVIT_DEPTH, stored_size='img_size'

@@ -9,7 +9,7 @@ from piip_mm.models.checks import check_choice
 from .arguments import drop, expect, per_block, refuse_rest, run_depth
 
 #: Depth of the classes where none is given.
-DEIT_DEPTH = 12
+VIT_DEPTH = 12
 INTERNVIT_DEPTH = 48
 
 
@@ -23,7 +23,7 @@ def deit_branch(kwargs: dict[str, Any], depth: int | None = None) -> dict[str, A
     Raises:
         ValueError: If an argument cannot be migrated.
     """
-    num_layers = kwargs.pop('depth', DEIT_DEPTH)
+    num_layers = kwargs.pop('depth', VIT_DEPTH)
     mlp = kwargs.pop('Mlp_block', None)
     check_choice('Mlp_block', mlp, ('fused_mlp', None))
     windows = [
