@@ -1,5 +1,7 @@
 """Missing files are found before a run, all of them at once."""
 
+from pathlib import Path
+
 import pytest
 from mmengine.config import Config
 
@@ -114,3 +116,64 @@ def test_pretrained_weights_of_any_part(root):
 def test_unknown_task():
     with pytest.raises(ValueError, match="unknown task 'val'.*'train'"):
         find_missing(Config({}), 'val')
+
+
+# Segmentation and classification
+
+
+BASES = Path(__file__).parents[1] / 'configs'
+
+
+@pytest.mark.parametrize(
+    ('base', 'paths', 'help_text'),
+    [
+        (
+            'seg/_base_/datasets/ade20k.py',
+            [
+                f'data/ade/ADEChallengeData2016/{kind}/{split}'
+                for split in ('training', 'validation')
+                for kind in ('images', 'annotations')
+            ],
+            'http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip',
+        ),
+        (
+            'cls/_base_/datasets/imagenet.py',
+            ['data/imagenet/train', 'data/imagenet/val'],
+            'register at https://image-net.org',
+        ),
+        (
+            'seg/_base_/datasets/shapes_semantic.py',
+            [
+                f'data/shapes_seg/{kind}/{split}'
+                for split in ('training', 'validation')
+                for kind in ('images', 'annotations')
+            ],
+            '`python -m piip_mm.datasets.shapes --layout ade20k --out data/shapes_seg`',
+        ),
+        (
+            'cls/_base_/datasets/shapes_classification.py',
+            ['data/shapes_cls/train', 'data/shapes_cls/val'],
+            '`python -m piip_mm.datasets.shapes --layout imagenet --out data/shapes_cls`',
+        ),
+    ],
+)
+def test_missing_data_sets_of_the_bases(root, base, paths, help_text):
+    cfg = Config.fromfile(BASES / base)
+    cfg.model = {}
+    assert list(find_missing(cfg, 'train')) == paths
+    with pytest.raises(FileNotFoundError) as error:
+        check_data(cfg, 'train')
+    assert all(f'expected at {root}/{path}' in str(error.value) for path in paths)
+    assert help_text in str(error.value)
+    for path in paths:
+        (root / path).mkdir(parents=True)
+    check_data(cfg, 'train')
+
+
+def test_folders_of_classes_may_be_the_root(root):
+    cfg = Config(dict(model={}))
+    dataset = dict(type='CustomDataset', data_root='data/images')
+    cfg.train_dataloader = dict(dataset=dataset)
+    assert find_missing(cfg, 'train') == {}
+    cfg.train_dataloader.dataset.data_root = 'data/none'
+    assert list(find_missing(cfg, 'train')) == ['data/none']

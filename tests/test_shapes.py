@@ -12,9 +12,9 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from pycocotools import mask as mask_utils
 
-from piip_mm.datasets import SHAPES_METAINFO, draw_scene, shapes
+from piip_mm.datasets import LAYOUTS, SHAPES_METAINFO, draw_scene, shapes
 from piip_mm.datasets.scene import MIN_EXTENT, MIN_VISIBLE
-from piip_mm.datasets.shapes import ShapesParameters, generate_shapes
+from piip_mm.datasets.shapes import generate_shapes
 
 CONFIG = Path(__file__).parents[1] / 'configs/det/_base_/datasets/shapes_instance.py'
 SMALL = dict(train=5, val=3, size=(128, 160))
@@ -151,6 +151,9 @@ def test_scene_errors():
     for numbers in ((5, 3), (0, 3)):
         with pytest.raises(ValueError, match=r'num_objects = .*1 <= least <= greatest'):
             draw_scene(rng, num_objects=numbers)
+    for shares in ((0.5, 0.4), (0.1, 0.7)):
+        with pytest.raises(ValueError, match=r'shares = .*<= greatest <= 0\.65'):
+            draw_scene(rng, shares=shares)
 
 
 # The files
@@ -268,7 +271,7 @@ def test_command_line(tmp_path, capsys):
 
 def test_config_agrees_with_the_generator():
     config = Config.fromfile(CONFIG)
-    height, width = ShapesParameters().size
+    height, width = LAYOUTS['coco'].size
     assert config.image_scale == (width, height)
     for loader in (config.train_dataloader, config.val_dataloader):
         metainfo = loader.dataset.metainfo

@@ -10,6 +10,7 @@ import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import cv2
 import golden
 import pytest
 import torch
@@ -17,7 +18,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
 
 from piip_mm.datasets.shapes import generate_shapes
-from piip_mm.engine import launch, options
+from piip_mm.engine import launch, options, tta
 from piip_mm.weights import migrate_config
 
 ROOT = Path(__file__).parents[1]
@@ -186,7 +187,7 @@ def test_show_needs_a_hook():
 
 def test_tta_flips_and_leaves_out_masks():
     cfg = Config.fromfile(TINY)
-    options.enable_tta(cfg)
+    tta.enable_tta(cfg)
     assert cfg.model.type == 'DetTTAModel'
     assert cfg.model.module.roi_head.mask_head is None
     assert cfg.test_evaluator.metric == 'bbox'
@@ -198,9 +199,78 @@ def test_tta_flips_and_leaves_out_masks():
 
 def test_tta_elsewhere_needs_its_config():
     dataset = dict(dataset=dict(pipeline=[]))
-    cfg = Config(dict(default_scope='mmseg', test_dataloader=dataset))
-    with pytest.raises(ValueError, match='tta_model and tta_pipeline'):
-        options.enable_tta(cfg)
+    cfg = Config(dict(default_scope='mmpose', test_dataloader=dataset))
+    message = r"tta_model and tta_pipeline.*\['mmdet', 'mmpretrain', 'mmseg'\].*'mmpose'"
+    with pytest.raises(ValueError, match=message):
+        tta.enable_tta(cfg)
+
+
+@pytest.mark.parametrize(
+    ('scope', 'model', 'last'),
+    [
+        ('mmseg', 'SegTTAModel', 'PackSegInputs'),
+        ('mmpretrain', 'AverageClsScoreTTA', 'PackInputs'),
+    ],
+)
+def test_tta_flips_in_every_task(scope, model, last):
+    def config(end):
+        pipeline = [dict(type='LoadImageFromFile'), dict(type=end)]
+        loader = dict(dataset=dict(pipeline=pipeline))
+        return Config(dict(default_scope=scope, test_dataloader=loader, model=dict(a=1)))
+
+    cfg = config(last)
+    tta.enable_tta(cfg)
+    assert cfg.model == dict(type=model, module=dict(a=1))
+    load, views = cfg.test_dataloader.dataset.pipeline
+    assert load.type == 'LoadImageFromFile'
+    flips, pack = views.transforms
+    assert [flip.prob for flip in flips] == [0.0, 1.0]
+    assert pack == [dict(type=last)]
+    with pytest.raises(ValueError, match=f"ends with 'PackOther', expected '{last}'"):
+        tta.enable_tta(config('PackOther'))
+
+
+@pytest.mark.parametrize('hook', ['SegVisualizationHook', 'VisualizationHook'])
+def test_hooks_of_the_other_tasks_are_replaced(hook):
+    hooks = dict(visualization=dict(type=hook, interval=5))
+    cfg = Config(dict(default_hooks=hooks, visualizer=dict(type='A')))
+    options.enable_visualization(cfg, show=True, show_dir='s', wait_time=3)
+    assert cfg.default_hooks.visualization == dict(
+        type='PictureHook', draw=True, show=True, wait_time=3, test_out_dir='s'
+    )
+    cfg.visualizer = None
+    with pytest.raises(ValueError, match="need a visualizer.*'SegLocalVisualizer'"):
+        options.enable_visualization(cfg, show=True, show_dir=None, wait_time=1)
+
+
+def test_predictions_are_written_in_the_form_of_the_task():
+    iou = dict(type='IoUMetric')
+    for scope, out, evaluator, expected in (
+        ('mmdet', 'a.pkl', [dict(type='A')], 'DumpDetResults'),
+        ('mmpretrain', 'a.pkl', dict(type='A'), 'DumpResults'),
+        ('mmpretrain', 'a.pickle', dict(type='E', metrics=dict(type='A')), 'DumpResults'),
+    ):
+        cfg = Config(dict(default_scope=scope, test_evaluator=evaluator))
+        options.enable_output(cfg, out)
+        found = cfg.test_evaluator
+        metrics = found.metrics if 'metrics' in found else found
+        assert metrics == [dict(type='A'), dict(type=expected, out_file_path=out)]
+    cfg = Config(dict(default_scope='mmseg', test_evaluator=[dict(type='A'), iou]))
+    options.enable_output(cfg, 'maps')
+    assert cfg.test_evaluator[1].output_dir == 'maps'
+
+
+@pytest.mark.parametrize(
+    ('scope', 'out', 'message'),
+    [
+        ('mmpretrain', 'maps', '--out maps: expected a pickle file'),
+        ('mmseg', 'a.pkl', r'--out a\.pkl: .*one PNG file per image; give a directory'),
+    ],
+)
+def test_predictions_in_another_form(scope, out, message):
+    cfg = Config(dict(default_scope=scope, test_evaluator=dict(type='IoUMetric')))
+    with pytest.raises(ValueError, match=message):
+        options.enable_output(cfg, out)
 
 
 def test_slurm_needs_gpus(monkeypatch, tmp_path):
@@ -456,6 +526,188 @@ def test_a_checkpoint_that_does_not_fit_stops(trained, released):
     torch.save({'state_dict': misfit}, trained / 'misfit.pth')
     result = run('test.py', 'released.py', 'misfit.pth', cwd=trained)
     assert result.returncode == 1
-    assert '1 missing:\n  backbone.merge.scales.1' in result.stderr
+    assert '1 missing:\n  backbone.merges.0.scales.1' in result.stderr
     assert '1 left over:\n  backbone.w7' in result.stderr
     assert 'Traceback' not in result.stderr
+
+
+# --- Segmentation and classification --------------------------------------------------
+
+TASKS = ('seg', 'cls')
+LAYOUT = dict(seg='ade20k', cls='imagenet')
+METRIC = dict(seg='mIoU', cls='accuracy/top1')
+NORMALISATION = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
+
+
+def write_task_config(task, path):
+    """A config on the shapes: two small branches, heads of mmseg and mmpretrain."""
+    branches = [
+        dict(
+            type='PIIPViT',
+            arch=dict(embed_dims=32, num_layers=2, num_heads=4),
+            img_size=size,
+            pretrain_img_size=size,
+        )
+        for size in (96, 64)
+    ]
+    backbone = dict(
+        type='PIIP',
+        branches=branches,
+        num_interactions=2,
+        interaction=dict(num_heads=4),
+        out_strides=(8,),
+    )
+    if task == 'seg':
+        head = dict(
+            type='FCNHead',
+            in_channels=32,
+            in_index=0,
+            channels=32,
+            num_convs=1,
+            num_classes=4,
+        )
+        preprocessor = dict(type='SegDataPreProcessor', bgr_to_rgb=True, size=(160, 160))
+        model = dict(type='EncoderDecoder', decode_head=head, test_cfg=dict(mode='whole'))
+        train_cfg = dict(type='IterBasedTrainLoop', max_iters=2, val_interval=2)
+    else:
+        head = dict(type='LinearClsHead', in_channels=32, num_classes=3, topk=(1,))
+        preprocessor = dict(to_rgb=True)
+        neck = dict(type='GlobalAveragePooling')
+        model = dict(type='ImageClassifier', neck=neck, head=head)
+        train_cfg = dict(by_epoch=True, max_epochs=1)
+    model.update(backbone=backbone, data_preprocessor=preprocessor | NORMALISATION)
+    shapes = dict(seg='shapes_semantic', cls='shapes_classification')[task]
+    base = ROOT / f'configs/{task}/_base_'
+    cfg = dict(
+        model=model,
+        train_dataloader=dict(batch_size=2, num_workers=0, persistent_workers=False),
+        val_dataloader=dict(num_workers=0, persistent_workers=False),
+        test_dataloader=dict(num_workers=0, persistent_workers=False),
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)),
+        train_cfg=train_cfg,
+        val_cfg={},
+        test_cfg={},
+        default_hooks=dict(logger=dict(interval=1), checkpoint=dict(interval=2)),
+    )
+    if task == 'cls':
+        cfg['default_hooks']['checkpoint']['interval'] = 1
+    lines = [f'_base_ = {[f"{base}/datasets/{shapes}.py", f"{base}/default_runtime.py"]}']
+    lines += [f'{key} = {value!r}' for key, value in cfg.items()]
+    path.write_text('\n'.join(lines))
+
+
+@pytest.fixture(scope='module', params=TASKS)
+def trained_task(request, tmp_path_factory):
+    """A directory with a config, images, and a model trained for two steps; the task."""
+    task = request.param
+    cwd = tmp_path_factory.mktemp(task)
+    write_task_config(task, cwd / 'config.py')
+    layout = LAYOUT[task]
+    generate_shapes(cwd / f'data/shapes_{task}', layout=layout, train=4, val=3)
+    result = run('train.py', 'config.py', '--work-dir', 'work', cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    return cwd, task
+
+
+def last_checkpoint(cwd):
+    return (cwd / 'work/last_checkpoint').read_text()
+
+
+def tested(cwd):
+    """Metrics of the run whose work directory is ``cwd / 'tested'``."""
+    return json.loads(next(cwd.glob('tested/*/*.json')).read_text())
+
+
+def test_every_task_trains_and_validates(trained_task):
+    cwd, task = trained_task
+    log = log_of(cwd / 'work')
+    losses = [entry['loss'] for entry in log if 'loss' in entry]
+    assert len(losses) == 2
+    assert all(math.isfinite(loss) and loss > 0 for loss in losses)
+    assert any(METRIC[task] in entry for entry in log)
+
+
+def test_every_task_writes_predictions_and_pictures(trained_task):
+    cwd, task = trained_task
+    out = dict(seg='maps', cls='out.pkl')[task]
+    result = run(
+        'test.py',
+        *('config.py', last_checkpoint(cwd), '--work-dir', 'tested'),
+        *('--out', out, '--show-dir', 'pictures'),
+        cwd=cwd,
+    )
+    assert result.returncode == 0, result.stderr
+    assert 0 <= tested(cwd)[METRIC[task]] <= 100
+    names = ['000001.png', '000002.png', '000003.png']
+    pictures = sorted(cwd.glob('tested/*/pictures/*.png'))
+    assert [path.name for path in pictures] == names
+    if task == 'seg':
+        assert sorted(path.name for path in (cwd / 'maps').iterdir()) == names
+        labels = cv2.imread(str(cwd / 'maps/000001.png'), cv2.IMREAD_UNCHANGED)
+        assert labels.shape == (192, 256)
+        # As in the annotations, where no pixel is 0.
+        assert {1, 2, 3, 4} >= set(labels.ravel().tolist())
+        # Left the ground truth, right the prediction.
+        assert cv2.imread(str(pictures[0])).shape == (192, 512, 3)
+    else:
+        with (cwd / 'out.pkl').open('rb') as file:
+            predictions = pickle.load(file)
+        assert len(predictions) == 3
+        assert predictions[0]['pred_score'].sum().item() == pytest.approx(1, abs=1e-5)
+        # The text covers the upper left; the colours are those of the image.
+        source = next(cwd.glob('data/shapes_cls/val/*/000001.png'))
+        picture, image = (cv2.imread(str(path))[-20:] for path in (pictures[0], source))
+        assert abs(picture.astype(int) - image).mean() < 3
+
+
+def test_test_time_augmentation_in_every_task(trained_task):
+    cwd, task = trained_task
+    for path in cwd.glob('tested/*/*.json'):
+        path.unlink()
+    result = run(
+        'test.py',
+        *('config.py', last_checkpoint(cwd), '--work-dir', 'tested'),
+        *('--tta', '--show-dir', 'augmented'),
+        cwd=cwd,
+    )
+    assert result.returncode == 0, result.stderr
+    assert 'horizontal flips are used' in result.stderr + result.stdout
+    assert 0 <= tested(cwd)[METRIC[task]] <= 100
+    assert len(list(cwd.glob('tested/*/augmented/*.png'))) == 3
+
+
+def test_missing_images_of_classes_stop_early(tmp_path):
+    write_task_config('cls', tmp_path / 'config.py')
+    result = run('test.py', 'config.py', 'https://example.org/a.pth', cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.startswith('error: 1 path(s) that this run needs do not exist')
+    assert f'expected at {tmp_path}/data/shapes_cls/val' in result.stderr
+    assert '--layout imagenet --out data/shapes_cls' in result.stderr
+
+
+def test_another_number_of_classes_stops_early(tmp_path):
+    write_task_config('seg', tmp_path / 'config.py')
+    generate_shapes(tmp_path / 'data/shapes_seg', layout='ade20k', train=1, val=1)
+    wrong = 'model.decode_head.num_classes=150'
+    result = run('train.py', 'config.py', '--cfg-options', wrong, cwd=tmp_path)
+    assert result.returncode == 1
+    assert re.match(
+        r'error: model\.decode_head\.num_classes = 150, but .* has 4 classes \(backgr',
+        result.stderr.splitlines()[-1],
+    )
+    assert '--cfg-options model.decode_head.num_classes=4;' in result.stderr
+
+
+def test_a_label_that_is_no_class_names_its_file(tmp_path):
+    write_task_config('seg', tmp_path / 'config.py')
+    root = tmp_path / 'data/shapes_seg'
+    generate_shapes(root, layout='ade20k', train=1, val=1)
+    path = root / 'annotations/training/000001.png'
+    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    labels[:2, :3] = 9
+    cv2.imwrite(str(path), labels)
+    result = run('train.py', 'config.py', cwd=tmp_path)
+    assert result.returncode == 1
+    assert re.search(
+        r'000001\.png has the value\(s\) \[9\] in 6 pixels.* has 4 classes', result.stderr
+    )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from mmengine.registry import METRICS
-
-from piip_mm.engine import check_data
+from piip_mm.engine import check_classes, check_data
 from piip_mm.engine.launch import (
     add_common_arguments,
     build_runner,
@@ -16,9 +15,10 @@ from piip_mm.engine.launch import (
 )
 from piip_mm.engine.options import (
     accept_published_checkpoints,
-    enable_tta,
+    enable_output,
     enable_visualization,
 )
+from piip_mm.engine.tta import enable_tta
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,7 +30,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out',
         metavar='FILE.pkl',
-        help='write the predictions to this pickle file, for evaluation later',
+        help='write the predictions to this pickle file, for evaluation later; for '
+        'segmentation: as label maps into this directory',
     )
     parser.add_argument(
         '--show', action='store_true', help='show predictions in a window'
@@ -45,8 +46,11 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     args = parser.parse_args()
-    if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
-        parser.error(f'--out {args.out}: the dump file must be a pkl file')
+    if args.out is not None and Path(args.out).suffix not in ('', '.pkl', '.pickle'):
+        parser.error(
+            f'--out {args.out}: the dump file must be a pkl file (for segmentation: a '
+            'directory)'
+        )
     return args
 
 
@@ -57,6 +61,7 @@ def main() -> None:
         cfg = load_config(args)
         cfg.load_from, cfg.resume = args.checkpoint, False
         check_data(cfg, 'test')
+        check_classes(cfg, 'test')
         if args.show or args.show_dir:
             enable_visualization(
                 cfg,
@@ -64,6 +69,8 @@ def main() -> None:
                 show_dir=args.show_dir,
                 wait_time=args.wait_time,
             )
+        if args.out is not None:
+            enable_output(cfg, args.out)
         if args.tta:
             enable_tta(cfg)
         # Test-time augmentation goes without masks.
@@ -71,11 +78,6 @@ def main() -> None:
         accept_published_checkpoints(cfg, strict=True, ignore=ignore)
     with process_group(cfg):
         runner = build_runner(cfg)
-        if args.out is not None:
-            # mmdet's own one encodes masks.
-            kind = 'DumpDetResults' if cfg.default_scope == 'mmdet' else 'DumpResults'
-            dump = METRICS.build(dict(type=kind, out_file_path=args.out))
-            runner.test_evaluator.metrics.append(dump)
         with user_errors():
             runner.load_or_resume()
         runner.test()

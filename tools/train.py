@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from piip_mm.engine import check_data
+from piip_mm.engine import check_classes, check_data
 from piip_mm.engine.launch import (
     add_common_arguments,
     build_runner,
@@ -63,6 +63,7 @@ def main() -> None:
         skip_pretrained(cfg)
         accept_published_checkpoints(cfg, strict=False)
         check_data(cfg, 'train')
+        check_classes(cfg, 'train')
         check_amp_device(cfg)
         if args.launcher == 'none':
             fetch_pretrained(cfg)

@@ -12,11 +12,12 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 
-SHAPES_METAINFO = dict(
+SHAPES_METAINFO: dict[str, Any] = dict(
     classes=('disc', 'square', 'triangle'),
     palette=[(230, 70, 60), (40, 130, 235), (35, 175, 80)],
 )
@@ -33,7 +34,7 @@ MIN_IMAGE_SIDE = 96
 # Sizes are least widths over all rotations. Pixels sample the outline, so that a
 # sharp corner may lose two of them: the lower end lies above MIN_EXTENT by more.
 _SIZES = (28.0, 104.0)
-_MAX_SIZE_PER_SIDE = 0.4
+_MAX_SHARE = 0.65  # a square on its corner just fits
 _PLACEMENT_TRIES = 50
 _SHADOW, _SHADOW_WIDTH = 0.45, 2.5
 
@@ -66,6 +67,7 @@ def draw_scene(
     rng: np.random.Generator,
     size: tuple[int, int] = (256, 320),
     num_objects: tuple[int, int] = (3, 8),
+    shares: tuple[float, float] = (0.0, 0.4),
 ) -> tuple[np.ndarray, list[Instance]]:
     """Draw one scene: shapes laid over each other on a cloudy background.
 
@@ -77,13 +79,16 @@ def draw_scene(
         size: Height and width of the image.
         num_objects: Least and greatest number of shapes, both included. A shape
             that finds no place is left out.
+        shares: Least and greatest width of a shape over the shorter side of the image,
+            within 28 to 104 pixels.
 
     Returns:
         The image, (H, W, 3), uint8, BGR as OpenCV writes it, and its instances from
         bottom to top.
 
     Raises:
-        ValueError: If the image is too small or ``num_objects`` is no range.
+        ValueError: If the image is too small, ``num_objects`` is no range, or the
+            shapes do not fit in the image.
     """
     check_size(size)
     least, most = num_objects
@@ -92,6 +97,11 @@ def draw_scene(
             f'num_objects = {tuple(num_objects)}: expected (least, greatest) with '
             '1 <= least <= greatest'
         )
+    if not 0 <= shares[0] <= shares[1] <= _MAX_SHARE:
+        raise ValueError(
+            f'shares = {tuple(shares)}: expected (least, greatest) with 0 <= least <= '
+            f'greatest <= {_MAX_SHARE}'
+        )
 
     canvas = _background(rng, size)
     instances: list[Instance] = []
@@ -99,7 +109,7 @@ def draw_scene(
         # Drawn once for all tries: bulky classes are refused a place more often.
         label = int(rng.integers(len(_KINDS)))
         for _ in range(_PLACEMENT_TRIES):
-            shape = _Shape.sample(rng, label, size)
+            shape = _Shape.sample(rng, label, size, shares)
             distance = shape.distance(size)
             mask = distance <= 0
             below = [Instance(i.label, i.mask & ~mask, i.full_area) for i in instances]
@@ -174,11 +184,16 @@ class _Shape:
 
     @classmethod
     def sample(
-        cls, rng: np.random.Generator, label: int, size: tuple[int, int]
+        cls,
+        rng: np.random.Generator,
+        label: int,
+        size: tuple[int, int],
+        shares: tuple[float, float],
     ) -> _Shape:
         """A shape of class ``label`` that lies inside an image of ``size``."""
-        largest = min(_SIZES[1], _MAX_SIZE_PER_SIDE * min(size))
-        width = np.exp(rng.uniform(np.log(_SIZES[0]), np.log(largest)))
+        smallest = max(_SIZES[0], shares[0] * min(size))
+        largest = max(smallest, min(_SIZES[1], shares[1] * min(size)))
+        width = np.exp(rng.uniform(np.log(smallest), np.log(largest)))
         radius = width / 2
         reach = _KINDS[label].circumradius * radius
         height, full_width = size

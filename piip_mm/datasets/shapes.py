@@ -1,14 +1,29 @@
-"""Writes the example data set: scenes of textured shapes in COCO format.
+"""Writes the example data sets: scenes of textured shapes, in one form for each task.
 
-Run as ``python -m piip_mm.datasets.shapes --out data/shapes``. The folder then holds
+Run as ``python -m piip_mm.datasets.shapes --layout LAYOUT``. Its folder then holds
+``shapes.json``, the parameters it was drawn with, and for detection (``coco``, the
+default)
 
 .. code-block:: text
 
-    shapes.json                        the parameters it was drawn with
     annotations/instances_train.json   boxes and masks (compressed RLE)
     annotations/instances_val.json
     train/000001.png ...
     val/000001.png ...
+
+for segmentation (``ade20k``; 1 is the background, 2 a disc, 3 a square, 4 a triangle)
+
+.. code-block:: text
+
+    images/training/000001.png ...         images/validation/000001.png ...
+    annotations/training/000001.png ...    annotations/validation/000001.png ...
+
+and for classification (``imagenet``; one shape in each image)
+
+.. code-block:: text
+
+    train/disc/000002.png ...    train/square/...    train/triangle/...
+    val/disc/...                 val/square/...      val/triangle/...
 """
 
 from __future__ import annotations
@@ -18,15 +33,13 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import mmcv
 import mmengine
 import numpy as np
 from mmengine.logging import print_log
-from pycocotools import mask as mask_utils
 
-from .scene import SHAPES_METAINFO, check_size, draw_scene
+from .layouts import LAYOUTS, Scenes
+from .scene import check_size, draw_scene
 
 # Goes up whenever the same parameters draw other pictures, so that older data on
 # disk is noticed.
@@ -39,10 +52,11 @@ _PARAMETERS = 'shapes.json'
 class ShapesParameters:
     """What determines the data set; see :func:`generate_shapes`."""
 
-    train: int = 600
-    val: int = 100
-    seed: int = 0
-    size: tuple[int, int] = (256, 320)
+    layout: str
+    train: int
+    val: int
+    seed: int
+    size: tuple[int, int]
     version: int = _VERSION
 
     def __post_init__(self) -> None:
@@ -57,12 +71,13 @@ class ShapesParameters:
 
 
 def generate_shapes(
-    out: str | Path,
+    out: str | Path | None = None,
     *,
-    train: int = ShapesParameters.train,
-    val: int = ShapesParameters.val,
-    seed: int = ShapesParameters.seed,
-    size: tuple[int, int] = ShapesParameters.size,
+    layout: str = 'coco',
+    train: int | None = None,
+    val: int | None = None,
+    seed: int = 0,
+    size: tuple[int, int] | None = None,
     force: bool = False,
 ) -> bool:
     """Write the data set to the folder ``out``, once.
@@ -72,7 +87,9 @@ def generate_shapes(
     data set starts with the images of a shorter one.
 
     Args:
-        out: The folder to write.
+        out: The folder to write; like the following numbers, the layout's own by default.
+        layout: A key of ``LAYOUTS``: 'coco' (detection), 'ade20k' (segmentation) or
+            'imagenet' (classification).
         train: Number of training images.
         val: Number of validation images.
         seed: Seed of all random streams.
@@ -83,11 +100,21 @@ def generate_shapes(
         True if the data was written, False if it was already there.
 
     Raises:
-        ValueError: If a parameter is out of its range.
+        ValueError: If a parameter is out of its range, or ``layout`` is unknown.
         FileExistsError: If ``out`` holds shapes drawn with other parameters (without
             ``force``) or anything else (always: it is never deleted).
     """
-    parameters = ShapesParameters(train, val, seed, size)
+    if layout not in LAYOUTS:
+        raise ValueError(f'unknown layout {layout!r}; choose one of {sorted(LAYOUTS)}')
+    form = LAYOUTS[layout]
+    out = form.out if out is None else out
+    parameters = ShapesParameters(
+        layout=layout,
+        train=form.train if train is None else train,
+        val=form.val if val is None else val,
+        seed=seed,
+        size=form.size if size is None else size,
+    )
     # A link to another disk stays a link.
     target = Path(out).resolve()
     if _is_present(target, out, parameters, force):
@@ -102,12 +129,15 @@ def generate_shapes(
         # scratch folder itself does not have.
         fresh = Path(scratch, 'fresh')
         for split in _SPLITS:
-            _write_split(fresh, split, parameters)
+            form.write_split(fresh, split, _draw_scenes(split, parameters))
         mmengine.dump(asdict(parameters), fresh / _PARAMETERS, indent=2)
         if target.exists():
             target.rename(Path(scratch, 'replaced'))
         fresh.rename(target)
-    print_log(f'Wrote {train} train and {val} val images to {out}', logger='current')
+    print_log(
+        f'Wrote {parameters.train} train and {parameters.val} val images to {out}',
+        logger='current',
+    )
     return True
 
 
@@ -137,93 +167,54 @@ def _is_present(
     return True
 
 
-def _write_split(root: Path, split: str, parameters: ShapesParameters) -> None:
-    """Write the images of one split and its COCO file below ``root``."""
-    height, width = parameters.size
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+def _draw_scenes(split: str, parameters: ShapesParameters) -> Scenes:
+    """The scenes of one split, with a bar of the progress."""
     count = getattr(parameters, split)
+    form = LAYOUTS[parameters.layout]
     print_log(f'Drawing {count} {split} images', logger='current')
-    for image_id in mmengine.track_iter_progress(range(1, count + 1)):
-        rng = np.random.default_rng([parameters.seed, _SPLITS.index(split), image_id])
-        image, instances = draw_scene(rng, parameters.size)
-        file_name = f'{image_id:06d}.png'
-        mmcv.imwrite(image, str(root / split / file_name))
-        images.append(dict(id=image_id, file_name=file_name, height=height, width=width))
-        for instance in instances:
-            annotations.append(
-                dict(
-                    id=len(annotations) + 1,
-                    image_id=image_id,
-                    category_id=instance.label + 1,
-                    iscrowd=0,
-                    **_describe_mask(instance.mask),
-                )
-            )
-    categories = [
-        dict(id=label + 1, name=name)
-        for label, name in enumerate(SHAPES_METAINFO['classes'])
-    ]
-    (root / 'annotations').mkdir(exist_ok=True)
-    mmengine.dump(
-        dict(
-            info=dict(description=f'Textured shapes, {split}'),
-            licenses=[],
-            images=images,
-            annotations=annotations,
-            categories=categories,
-        ),
-        root / 'annotations' / f'instances_{split}.json',
-    )
-
-
-def _describe_mask(mask: np.ndarray) -> dict[str, Any]:
-    """COCO's segmentation, area and bbox (x, y, width, height) of a mask (H, W)."""
-    rle = mask_utils.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return dict(
-        area=float(mask_utils.area(rle)),
-        bbox=mask_utils.toBbox(rle).tolist(),
-        segmentation=dict(size=rle['size'], counts=rle['counts'].decode('ascii')),
-    )
+    for number in mmengine.track_iter_progress(range(1, count + 1)):
+        rng = np.random.default_rng([parameters.seed, _SPLITS.index(split), number])
+        image, instances = draw_scene(rng, parameters.size, form.num_objects, form.shares)
+        yield number, image, instances
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog='python -m piip_mm.datasets.shapes',
-        description='Write the example data set of textured shapes in COCO format.',
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description='Write the example data set of textured shapes.',
+        # What is not given is left to generate_shapes.
+        argument_default=argparse.SUPPRESS,
     )
-    defaults = ShapesParameters()
-    parser.add_argument('--out', default='data/shapes', help='folder to write')
+
+    def defaults(field: str) -> str:
+        return ', '.join(f'{name}: {getattr(LAYOUTS[name], field)}' for name in LAYOUTS)
+
     parser.add_argument(
-        '--train', type=int, default=defaults.train, help='training images'
+        '--layout',
+        choices=LAYOUTS,
+        help='coco (default) for detection, ade20k for segmentation, imagenet for '
+        'classification',
     )
-    parser.add_argument('--val', type=int, default=defaults.val, help='validation images')
+    parser.add_argument('--out', help=f'folder to write ({defaults("out")})')
     parser.add_argument(
-        '--seed', type=int, default=defaults.seed, help='seed of all images'
+        '--train', type=int, help=f'training images ({defaults("train")})'
     )
+    parser.add_argument('--val', type=int, help=f'validation images ({defaults("val")})')
+    parser.add_argument('--seed', type=int, help='seed of all images (0)')
     parser.add_argument(
         '--size',
         type=int,
         nargs=2,
         metavar=('H', 'W'),
-        default=defaults.size,
-        help='height and width of the images',
+        help=f'height and width of the images ({defaults("size")})',
     )
     parser.add_argument(
         '--force', action='store_true', help='draw anew over existing shapes'
     )
     args = parser.parse_args(argv)
     try:
-        generate_shapes(
-            args.out,
-            train=args.train,
-            val=args.val,
-            seed=args.seed,
-            size=tuple(args.size),
-            force=args.force,
-        )
+        generate_shapes(**vars(args))
     except (ValueError, FileExistsError) as error:
         parser.error(str(error))
 

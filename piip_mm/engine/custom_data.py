@@ -17,19 +17,18 @@ The tools spread these values over the config, so each is given once, in a file 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from .class_check import heads_with_classes
 from .data_check import check_data, leaf_datasets, metric_configs
 
 _REQUIRED = ('data_root', 'train_ann', 'val_ann')
 _DEFAULTS = {'train_img': 'images/', 'val_img': 'images/', 'classes': None}
-#: Parts of a model whose number of classes is none of the data set's.
-_CLASS_FREE = ('backbone', 'neck', 'rpn_head')
 
 
 def expand_custom_data(cfg: Config) -> None:
@@ -81,7 +80,7 @@ def expand_custom_data(cfg: Config) -> None:
             dataset = _only_dataset(cfg[f'{name}_dataloader']['dataset'], name)
             # A palette belongs to the classes of the base config.
             dataset['metainfo'] = {'classes': classes}
-    heads = list(_heads_with_classes(cfg.model))
+    heads = [head for _, head in heads_with_classes(cfg.model)]
     if not heads:
         raise ValueError("custom: the model has no head with 'num_classes' to set")
     for head in heads:
@@ -97,18 +96,6 @@ def _only_dataset(dataset: Any, name: str) -> Any:
             'set their paths in the config and remove custom'
         )
     return leaves[0]
-
-
-def _heads_with_classes(node: Any) -> Iterator[dict]:
-    if isinstance(node, Mapping):
-        if 'num_classes' in node:
-            yield node  # type: ignore[misc]
-        for key, child in node.items():
-            if key not in _CLASS_FREE:
-                yield from _heads_with_classes(child)
-    elif isinstance(node, (list, tuple)):
-        for child in node:
-            yield from _heads_with_classes(child)
 
 
 def _resolve_classes(given: Any, train_ann: Path, val_ann: Path) -> list[str]:

@@ -12,11 +12,14 @@ from mmengine.config import Config
 from piip_mm.weights.source import where_to_get
 
 #: Dataloaders and evaluators that are in use where a run has these parts.
-_LOADERS = {
+LOADERS = {
     'train': ('train_dataloader', 'val_dataloader'),
     'test': ('test_dataloader',),
 }
 _EVALUATORS = {'train': ('val_evaluator',), 'test': ('test_evaluator',)}
+
+#: mmpretrain's data sets that may do without an annotation file: a folder is a class.
+_CLASS_FOLDERS = ('CustomDataset', 'ImageNet', 'ImageNet21k')
 
 
 def check_data(cfg: Config, task: str) -> None:
@@ -57,8 +60,8 @@ def check_data(cfg: Config, task: str) -> None:
 
 def find_missing(cfg: Config, task: str) -> dict[str, str]:
     """Paths that do not exist, and what each is for; see :func:`check_data`."""
-    if task not in _LOADERS:
-        raise ValueError(f'unknown task {task!r}; choose one of {sorted(_LOADERS)}')
+    if task not in LOADERS:
+        raise ValueError(f'unknown task {task!r}; choose one of {sorted(LOADERS)}')
     missing: dict[str, str] = {}
     for path, what in _expected_paths(cfg, task):
         if '://' not in path and not Path(path).expanduser().exists():
@@ -91,7 +94,7 @@ def metric_configs(evaluator: Any) -> Iterator[Any]:
 
 
 def _expected_paths(cfg: Config, task: str) -> Iterator[tuple[str, str]]:
-    for name in _LOADERS[task]:
+    for name in LOADERS[task]:
         if cfg.get(name):
             for dataset in leaf_datasets(cfg[name]['dataset']):
                 for path, what in _dataset_paths(dataset):
@@ -149,12 +152,37 @@ def _dataset_paths(dataset: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     root = dataset.get('data_root') or ''
     if dataset.get('ann_file'):
         yield _join(root, dataset['ann_file']), 'annotation file'
-    prefixes = dataset.get('data_prefix') or {}
-    if isinstance(prefixes, str):
-        prefixes = {'img': prefixes}
-    for key, prefix in prefixes.items():
+    for key, prefix in _prefixes(dataset).items():
         if root or prefix:
             yield _join(root, prefix), f'directory ({key})'
+
+
+def _prefixes(dataset: Mapping[str, Any]) -> Mapping[str, str]:
+    prefixes = dataset.get('data_prefix') or {}
+    if isinstance(prefixes, str):
+        return {'img': prefixes}
+    if not prefixes and _has_class_folders(dataset):
+        return {'img': dataset.get('split') or ''}
+    return prefixes
+
+
+def _has_class_folders(dataset: Mapping[str, Any]) -> bool:
+    return str(dataset.get('type')).rpartition('.')[-1] in _CLASS_FOLDERS
+
+
+def class_folder(dataset: Mapping[str, Any]) -> str | None:
+    """The directory whose folders are the classes; None if labels come from a file."""
+    root, split = dataset.get('data_root') or '', dataset.get('split')
+    if (
+        not _has_class_folders(dataset)
+        or not _is_local(dataset)
+        or dataset.get('ann_file')
+        or dataset.get('with_label') is False
+        # mmpretrain takes this file where there is one.
+        or (split and Path(root, 'meta', f'{split}.txt').exists())
+    ):
+        return None
+    return _join(root, next(iter(_prefixes(dataset).values())))
 
 
 def _join(root: str, path: str) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
-from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
@@ -14,7 +12,6 @@ from mmengine.runner import find_latest_checkpoint
 from piip_mm.weights.source import load_weights
 
 from .data_check import (
-    leaf_datasets,
     metric_configs,
     pretrained_parts,
     pretrained_paths,
@@ -121,20 +118,30 @@ def enable_visualization(
     """Draw predictions beside the ground truth: in windows, as files, or both.
 
     Args:
-        cfg: The config; its visualization hook is switched on.
+        cfg: The config; its visualization hook is switched on. The hooks of mmseg and
+            mmpretrain are replaced by :class:`PictureHook`, which draws every image
+            once, like mmdet's.
         show: Open a window for every image.
         show_dir: Directory of the pictures; a relative one is made below
             ``work_dir/timestamp``.
         wait_time: Seconds that a window stays open.
 
     Raises:
-        ValueError: If the config has no visualization hook.
+        ValueError: If the config has no visualization hook, or no visualizer.
     """
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
         raise ValueError(
             '--show and --show-dir need a hook that draws; add '
-            "visualization=dict(type='DetVisualizationHook') to default_hooks"
+            "visualization=dict(type='DetVisualizationHook') to default_hooks (for mmseg "
+            "and mmpretrain type='PictureHook')"
+        )
+    if hook.type in ('SegVisualizationHook', 'VisualizationHook'):
+        cfg.default_hooks.visualization = hook = ConfigDict(type='PictureHook')
+    if cfg.get('visualizer') is None:
+        raise ValueError(
+            '--show and --show-dir need a visualizer; add visualizer=dict(type='
+            "'DetLocalVisualizer', 'SegLocalVisualizer' or 'UniversalVisualizer')"
         )
     hook.draw = True
     if show:
@@ -143,61 +150,35 @@ def enable_visualization(
         hook.test_out_dir = show_dir
 
 
-def enable_tta(cfg: Config) -> None:
-    """Test with test-time augmentation: the config's, or horizontal flips.
+def enable_output(cfg: Config, out: str) -> None:
+    """Write the predictions of a test: pickled, or for mmseg as label maps.
 
-    mmdet merges boxes only, so a mask head is left out, and so are the metrics of masks.
+    Args:
+        cfg: The config; its ``test_evaluator`` is changed.
+        out: A pickle file, or for mmseg a directory, since the scores of all pixels of
+            all images would fit in no memory. The values of label maps are those of the
+            data set's own (with ``reduce_zero_label`` one more than the label).
 
     Raises:
-        ValueError: If there is nothing to start from: another scope than mmdet without
-            ``tta_model`` and ``tta_pipeline``, or a pipeline that ends otherwise.
+        ValueError: If ``out`` is not of the kind that the task writes.
     """
-    dataset = next(iter(leaf_datasets(cfg.test_dataloader.dataset)))
-    if cfg.get('default_scope') == 'mmdet':
-        _leave_out_masks(cfg)
-        if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
-            print_log(
-                'No tta_model or no tta_pipeline in the config: horizontal flips are '
-                'used',
-                logger='current',
-            )
-        cfg.setdefault('tta_model', _flip_model())
-        cfg.setdefault('tta_pipeline', _flip_pipeline(dataset.pipeline))
-    elif 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
-        raise ValueError('--tta needs tta_model and tta_pipeline in the config')
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    dataset.pipeline = cfg.tta_pipeline
-
-
-def _leave_out_masks(cfg: Config) -> None:
-    roi_head = cfg.model.get('roi_head', {})
-    if not roi_head.get('mask_head'):
+    is_file = out.endswith(('.pkl', '.pickle'))
+    if cfg.get('default_scope') != 'mmseg':
+        if not is_file:
+            raise ValueError(f'--out {out}: expected a pickle file, FILE.pkl')
+        # mmdet's own one encodes masks.
+        kind = 'DumpDetResults' if cfg.default_scope == 'mmdet' else 'DumpResults'
+        evaluator = cfg.test_evaluator
+        metrics = [*metric_configs(evaluator), dict(type=kind, out_file_path=out)]
+        if 'metrics' in evaluator:
+            evaluator.metrics = metrics
+        else:
+            cfg.test_evaluator = metrics
         return
-    print_log(
-        "Test-time augmentation: mmdet merges boxes only, so the mask head and 'segm' "
-        'are left out',
-        logger='current',
-    )
-    roi_head.update(mask_head=None, mask_roi_extractor=None)
-    for metric in metric_configs(cfg.test_evaluator):
-        if 'segm' in metric.get('metric', ()):
-            metric['metric'] = 'bbox'
-
-
-def _flip_model() -> dict[str, Any]:
-    nms = dict(type='nms', iou_threshold=0.5)
-    return dict(type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
-
-
-def _flip_pipeline(pipeline: list) -> list:
-    """The pipeline with its packing done twice, without and with a flip."""
-    *steps, last = deepcopy(pipeline)
-    if last.type != 'PackDetInputs':
+    metrics = [m for m in metric_configs(cfg.test_evaluator) if m.type == 'IoUMetric']
+    if is_file or not metrics:
         raise ValueError(
-            f'--tta: the test pipeline ends with {last.type!r}, expected '
-            "'PackDetInputs'; give tta_pipeline in the config"
+            f'--out {out}: segmentations are written by an IoUMetric in test_evaluator '
+            'as one PNG file per image; give a directory'
         )
-    keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
-    flips = [dict(type='RandomFlip', prob=prob) for prob in (0.0, 1.0)]
-    last.meta_keys = (*keys, 'flip', 'flip_direction')
-    return [*steps, dict(type='TestTimeAug', transforms=[flips, [last]])]
+    metrics[0].output_dir = out

@@ -1,0 +1,8 @@
+# Crops of 1120 x 1120 out of images that are scaled in proportion.
+_base_ = 'ade20k.py'
+
+crop_size = (1120, 1120)
+_base_.train_dataloader.dataset.pipeline[2].scale = (4480, 1120)
+_base_.train_dataloader.dataset.pipeline[3].crop_size = crop_size
+_base_.val_dataloader.dataset.pipeline[1].scale = (1_000_000, 1120)
+_base_.test_dataloader.dataset.pipeline[1].scale = (1_000_000, 1120)
