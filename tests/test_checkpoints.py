@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections import OrderedDict
 from pathlib import Path
 from pickle import UnpicklingError
@@ -228,6 +229,13 @@ def test_published_file_into_another_backbone():
             'mask_rcnn_piip_tsbl_1344_as_coded',
             'piip_tsbl_maskrcnn_1x_1344-896-672-448_released',
         ),
+        ('mask_rcnn_internvit_6b', 'internvit_6b_maskrcnn_1x'),
+        ('mask_rcnn_piip_h6b_1024_512', 'piip_h6b_maskrcnn_1x_1024-512'),
+        ('mask_rcnn_piip_sbl_beitv2', 'piip_sbl_maskrcnn_1x_beitv2'),
+        ('mask_rcnn_piip_sbl_dinov2', 'piip_sbl_maskrcnn_1x_dinov2'),
+        ('mask_rcnn_piip_sbl_uniperceiver', 'piip_sbl_maskrcnn_1x_uniperceiver'),
+        ('dino_piip_h6b_1024_768', 'piip_h6b_dino_1x_1024-768'),
+        ('dino_piip_sbl_1792_1120_672', 'piip_sbl_dino_3x_1792-1120-672'),
     ],
 )
 def test_released_names(keys, config):
@@ -243,7 +251,9 @@ def test_released_names(keys, config):
     converted, dropped = convert_published(tensors, model)
     fit = compare(converted, model)
     assert fit.is_complete, str(fit)
-    assert dropped == [] and len(converted) == len(released)
+    assert len(converted) + len(dropped) == len(released)
+    # What nothing reads: DINO takes no map of stride 4, an index needs no storage.
+    assert all(re.search(r'fpn1|relative_position_index', name) for name in dropped)
 
 
 def test_pretrained_weights_are_skipped_where_a_checkpoint_follows(tmp_path):

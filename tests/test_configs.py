@@ -2,16 +2,18 @@
 
 import re
 
-import golden
 import pytest
+import timm
 import torch
 import zoo
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
+from piip_mm.engine.data_check import pretrained_paths
+from piip_mm.weights.source import TIMM_PREFIX
+
 MAX_LINES = 20
-#: Of the published backbones, [parameters, FLOPs] by part.
-COUNTS = zoo.read_json(golden.DATA / 'flops_reference.json')
+ABLATIONS = [name for name in zoo.DETECTORS if 'ablations' in name]
 
 
 def test_configs_are_found():
@@ -34,7 +36,8 @@ def test_config_builds_on_the_meta_device(name):
     cfg = zoo.load(name)
     assert cfg.auto_scale_lr.base_batch_size > 0
     assert not cfg.auto_scale_lr.enable
-    assert all(param.is_meta for param in zoo.built(name).parameters())
+    # Some heads ignore the default device.
+    assert all(param.is_meta for param in zoo.built(name).backbone.parameters())
 
 
 def branches_of(cfg):
@@ -42,83 +45,62 @@ def branches_of(cfg):
     return backbone.branches if 'branches' in backbone else [backbone.branch]
 
 
-def one_of_each_architecture():
-    """Configs that differ in more than the sizes of images."""
+def one_of_each_kind():
+    """Detectors that differ in more than sizes and pretrained weights."""
     names = {}
-    for name in zoo.CONFIGS:
-        cfg = zoo.load(name)
-        names[cfg.model.type, str([branch.arch for branch in branches_of(cfg)])] = name
+    for name in zoo.DETECTORS:
+        model = zoo.load(name).model
+        kind = (model.type, len(branches_of(zoo.load(name))), model.neck.in_channels)
+        names[str(kind)] = name
     return sorted(names.values())
 
 
-@pytest.mark.parametrize('name', one_of_each_architecture())
+@pytest.mark.parametrize('name', one_of_each_kind())
 def test_backbone_neck_and_heads_agree(name):
-    model = zoo.built(name)
+    cfg, model = zoo.load(name), zoo.built(name)
     with torch.device('meta'):
         maps = model.neck(model.backbone(torch.zeros(1, 3, 256, 320)))
-    strides = [stride for stride, _ in model.rpn_head.prior_generator.strides]
+    if cfg.model.type == 'DINO':
+        strides, width = [8, 16, 32, 64], 256
+        assert cfg.model.encoder.layer_cfg.self_attn_cfg.num_levels == len(maps)
+    else:
+        strides = [stride for stride, _ in model.rpn_head.prior_generator.strides]
+        width = model.rpn_head.in_channels
+        roi_strides = cfg.model.roi_head.bbox_roi_extractor.featmap_strides
+        assert roi_strides == list(cfg.model.backbone.out_strides)
     sizes = [tuple(level.shape[2:]) for level in maps]
     assert sizes == [(256 // stride, 320 // stride) for stride in strides]
-    assert {level.shape[1] for level in maps} == {model.rpn_head.in_channels}
-    roi_strides = model.roi_head.bbox_roi_extractor.featmap_strides
-    assert roi_strides == list(zoo.load(name).model.backbone.out_strides)
+    assert {level.shape[1] for level in maps} == {width}
 
 
-@pytest.mark.parametrize('name', zoo.CONFIGS)
+@pytest.mark.parametrize('name', zoo.DETECTORS)
 def test_images_are_scaled_to_the_first_branch(name):
     cfg = zoo.load(name)
-    loaders = [cfg[f'{split}_dataloader'] for split in ('train', 'val', 'test')]
-    scales = {
-        tuple(transform.scale)
-        for loader in loaders
-        for transform in loader.dataset.pipeline
-        if transform.type == 'Resize'
-    }
-    assert len(scales) == 1
-    assert max(scales.pop()) == branches_of(cfg)[0].img_size
+    size = branches_of(cfg)[0].img_size
+    train, *others = (
+        {step.type: step for step in cfg[f'{split}_dataloader'].dataset.pipeline}
+        for split in ('train', 'val', 'test')
+    )
+    (test_scale,) = {tuple(pipeline['Resize'].scale) for pipeline in others}
+    if 'RandomCrop' in train or 'ct-cs-cb' in name:
+        # Whole images are larger than crops; see the config of PIIP-CT-CS-CB.
+        assert max(test_scale) == 1333 * size // 1024
+    else:
+        assert max(test_scale) == size
+    if 'RandomCrop' in train:
+        assert train['RandomCrop'].crop_size == (size, size)
+    if 'Resize' in train:
+        assert tuple(train['Resize'].scale) == test_scale
+    else:
+        for policy in train['RandomChoice'].transforms:
+            assert max(map(sorted, policy[-1].scales)) == sorted(test_scale)
 
 
-@pytest.mark.parametrize('name', zoo.PUBLISHED)
-def test_parameters(name):
-    backbone = zoo.built(name).backbone
-    assert params_of(backbone) == expected_params(name)
-    assert count(backbone) == sum(expected_params(name).values())
-
-
-def expected_params(name):
-    """Parameters of the parts that have some, as released."""
-    suffix = ', as coded' if zoo.is_as_released(name) else ''
-    parts = COUNTS[f'deit_{zoo.PUBLISHED[name]}'][f'as released{suffix}']
-    return {part: params for part, (params, _) in parts.items() if params}
-
-
-def params_of(backbone):
-    parts = {'pyramid': count(backbone.pyramid)}
-    if not hasattr(backbone, 'branches'):
-        return parts | {'branch': count(backbone.branch)}
-    parts['interactions'] = count(backbone.interactions)
-    for index, branch in enumerate(backbone.branches):
-        scale = backbone.merge.scales[str(index)]
-        parts[f'branch {index}'] = count(branch)
-        parts[f'merge {index}'] = (
-            count(backbone.merge.branches[str(index)]) + scale.numel()
-        )
-    return parts
-
-
-def count(module):
-    return sum(param.numel() for param in module.parameters())
-
-
-@pytest.mark.skipif(not zoo.REFERENCE.is_dir(), reason='no complete reference here')
-def test_parameters_agree_with_the_complete_reference():
-    counts = zoo.read_json(zoo.REFERENCE / 'flops_reference.json')['configs']
-    named = {key.rpartition('/')[2]: entry for key, entry in counts.items()}
-    for name in zoo.PUBLISHED:
-        counts = named[zoo.checkpoint_of(name)]['get_flops_det_script_convention']
-        is_as_coded = zoo.is_as_released(name) or len(counts) == 1
-        complete = counts['as_coded' if is_as_coded else 'branch4_intended']
-        assert sum(expected_params(name).values()) == complete['params_total']
+@pytest.mark.parametrize('name', zoo.DETECTORS)
+def test_pretrained_weights_have_a_public_home(name):
+    for checkpoint in pretrained_paths(zoo.load(name).model):
+        model = checkpoint.removeprefix(TIMM_PREFIX)
+        assert checkpoint.startswith('https://') or timm.is_model_pretrained(model)
 
 
 def documented_variant(tmp_path, number):
@@ -168,7 +150,22 @@ def test_shapes_config_counts_its_classes():
     assert cfg.model.roi_head.mask_head.num_classes == len(classes)
 
 
-@pytest.mark.parametrize('name', zoo.CONFIGS)
+@pytest.mark.parametrize('name', ABLATIONS)
+def test_ablations_change_one_thing(name):
+    base, cfg = zoo.load('det/piip_tsb_maskrcnn_1x_1120-896-448.py'), zoo.load(name)
+    assert cfg.model.backbone != base.model.backbone
+    cfg.model.backbone = base.model.backbone
+    if 'parameter-direct' in name:
+        # The merged map has the width of the last branch.
+        cfg.model.neck.in_channels = base.model.neck.in_channels
+    if 'equal-resolution' in name:
+        # The scale is the size of the first branch.
+        for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            cfg[loader] = base[loader]
+    assert cfg.to_dict() == base.to_dict()
+
+
+@pytest.mark.parametrize('name', zoo.DETECTORS)
 def test_schedule_ends_with_the_training(name):
     cfg = zoo.load(name)
     *_, decay = cfg.param_scheduler

@@ -224,7 +224,7 @@ def test_unknown_names():
         ValueError, match=r"'blocks.0.attn.bias_table' is no parameter"
     ):
         migrate_state_dict({'blocks.0.attn.bias_table': 1}, config)
-    with pytest.raises(ValueError, match=r"backbone of type 'ResNet'"):
+    with pytest.raises(ValueError, match=r"model of type 'ResNet'"):
         migrate_state_dict({}, dict(type='ResNet'))
     arguments = dict(branch1=branch(64, 96), branch2=branch(96, 48))
     config = migrate_config('det.PIIPTwoBranch', arguments)

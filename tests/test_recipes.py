@@ -1,215 +1,77 @@
 """Training configurations of the published detectors, field by field.
 
 Our configs are translated into the published fields and compared as a whole, so that no
-field is left out. ``data/recipes_det_deit.json`` has the fields under their published
-names, with the ends of the interactions and the windows condensed.
+field is left out. ``data/recipes_det.json`` has the fields under their published names,
+with the ends of the interactions and the windows condensed.
 """
 
 import copy
+import re
+from itertools import chain
 from pathlib import Path
 
 import golden
 import mmdet
 import pytest
-import torch
 import zoo
 from mmengine.config import Config
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from recipes import translated_recipe
 
-from piip_mm.models.branches import VIT_ARCHS
+from piip_mm.models.branches import PIIPConvNeXt, PIIPViT
+from piip_mm.models.branches.plain import drop_path_rates
 
-RECIPES = zoo.read_json(golden.DATA / 'recipes_det_deit.json')
+RECIPES = zoo.read_json(golden.DATA / 'recipes_det.json')
+MMDET = Path(mmdet.__file__).parent / '.mim/configs'
+PIIPS = [name for name in zoo.PUBLISHED if '/piip' in name]
 
 
 def expected_recipe(name):
     """The published recipe, and what was really built where it differs."""
-    recipe = copy.deepcopy(RECIPES[zoo.checkpoint_of(name)])
-    for part in (recipe['backbone'], *recipe['branches'].values()):
+    recipe = copy.deepcopy(RECIPES[zoo.PUBLISHED[name]])
+    branches = recipe['branches']
+    for part in (recipe['backbone'], *branches.values()):
         if 'pretrained' in part:
             part['pretrained'] = part['pretrained'].rpartition('/')[2]
+        # Read off the tensors of the file.
+        part.pop('pretrain_patch_size', None)
+        # In fp32 or not: the scales are what autocast makes of them.
+        assert not part.pop('layerscale_force_fp32', False)
     if zoo.is_as_released(name):
-        branches = recipe['branches']
         own = {key: branches['branch4'][key] for key in ('real_size', 'interaction_ends')}
         branches['branch4'] = branches['branch3'] | own
+    if 'detector' in recipe:
+        # Of a projection that DINO does not have.
+        recipe['detector']['bbox_head'].pop('in_channels')
+    paramwise = recipe['optimizer'].get('paramwise_cfg')
+    if paramwise and any(map(is_convnext, branches.values())):
+        without_convnext(paramwise, branches)
     return recipe
 
 
-def translated_recipe(name):
-    """A config of ours in the published fields."""
-    cfg, model = zoo.load(name), zoo.built(name)
-    is_piip = cfg.model.backbone.type == 'PIIP'
-    wrapper, preprocessor = cfg.optim_wrapper, cfg.model.data_preprocessor
-    warmup, steps = cfg.param_scheduler
-    normalize = {
-        'mean': preprocessor.mean,
-        'std': preprocessor.std,
-        'to_rgb': preprocessor.bgr_to_rgb,
-    }
-    pad = {'size_divisor': preprocessor.pad_size_divisor}
-    train = transforms(cfg.train_dataloader)
-    test = transforms(cfg.test_dataloader)
-    is_bf16 = (wrapper.type, wrapper.dtype) == ('AmpOptimWrapper', 'bfloat16')
-    return {
-        'backbone': (piip_backbone if is_piip else vit_backbone)(cfg, model),
-        'branches': piip_branches(cfg, model) if is_piip else {},
-        'neck': dict(cfg.model.neck),
-        'optimizer': {
-            **wrapper.optimizer,
-            'betas': list(wrapper.optimizer.betas),
-            'constructor': {
-                'PIIPLayerDecayOptimWrapperConstructor': (
-                    'CustomLayerDecayOptimizerConstructorMMDet'
-                )
-            }[wrapper.constructor],
-            'paramwise_cfg': {**wrapper.paramwise_cfg, **layers(model.backbone, is_piip)},
-        },
-        'optimizer_config': {'grad_clip': wrapper.get('clip_grad')},
-        'lr_config': {
-            'policy': {'MultiStepLR': 'step'}[steps.type],
-            'warmup': {'LinearLR': 'linear'}[warmup.type],
-            'warmup_iters': warmup.end - warmup.begin,
-            'warmup_ratio': warmup.start_factor,
-            'step': steps.milestones,
-        },
-        'runner': {
-            'type': {'EpochBasedTrainLoop': 'EpochBasedRunner'}[cfg.train_cfg.type],
-            'max_epochs': cfg.train_cfg.max_epochs,
-        },
-        'samples_per_gpu': cfg.train_dataloader.batch_size,
-        'img_norm': None,
-        'train_pipeline': [
-            {
-                'Resize': {
-                    'img_scale': list(train['Resize'].scale),
-                    'keep_ratio': train['Resize'].keep_ratio,
-                }
-            },
-            {'RandomFlip': {'flip_ratio': train['RandomFlip'].prob}},
-            {'Normalize': normalize},
-            {'Pad': pad},
-        ],
-        'test_pipeline': [
-            {
-                'MultiScaleFlipAug': {
-                    'img_scale': list(test['Resize'].scale),
-                    'transforms': [
-                        {'Resize': {'keep_ratio': test['Resize'].keep_ratio}},
-                        # Switched off by the flip=False around it.
-                        {'RandomFlip': {}},
-                        {'Normalize': normalize},
-                        {'Pad': pad},
-                    ],
-                }
-            }
-        ],
-        'deepspeed': True,
-        'deepspeed_config': 'zero_configs/adam_zero1_bf16.json' if is_bf16 else None,
-    }
+def is_convnext(branch):
+    return branch['pretrained'].startswith('convnext')
 
 
-def piip_backbone(cfg, model):
-    interaction = cfg.model.backbone.interaction
-    count = {3: 'Three', 4: 'Four'}[len(model.backbone.branches)]
-    return {
-        'type': f'PIIP{count}Branch',
-        'n_points': interaction.num_points,
-        'deform_num_heads': interaction.num_heads,
-        'cffn_ratio': interaction.ffn_ratio,
-        'deform_ratio': interaction.value_ratio,
-        'with_cffn': interaction.ffn_ratio > 0,
-        'interact_attn_type': interaction.attn,
-        'interaction_drop_path_rate': interaction.drop_path_rate,
-    }
-
-
-def piip_branches(cfg, model):
-    """The published branch 1 is our last one."""
-    backbone = model.backbone
-    parts = zip(
-        cfg.model.backbone.branches, backbone.branches, backbone.ends, strict=True
-    )
-    branches = {}
-    for number, (branch_cfg, branch, ends) in enumerate(reversed(list(parts)), start=1):
-        window_size, global_attn_blocks = windows(branch)
-        branches[f'branch{number}'] = {
-            **vit(branch_cfg, branch),
-            'real_size': branch_cfg.img_size,
-            'interaction_ends': list(ends),
-            'window_size': window_size,
-            'global_attn_blocks': global_attn_blocks,
-        }
-    return branches
-
-
-def vit_backbone(cfg, model):
-    branch = model.backbone.branch
-    window_size, global_attn_blocks = windows(branch)
-    with torch.device('meta'):
-        maps = model.backbone(torch.zeros(1, 3, 64, 64))
-    return {
-        **vit(cfg.model.backbone.branch, branch),
-        'type': 'vit_models',
-        'with_fpn': len(maps) == 4,
-        'out_indices': [branch.depth - 1],
-        'output_dtype': str(maps[0].dtype).removeprefix('torch.'),
-        'window_size': window_size,
-        'global_attn_blocks': global_attn_blocks,
-        # The other path pads query, key and value instead of the windows.
-        'use_flash_attn': {b.attn.window_pad for b in branch.blocks} == {'zero_input'},
-    }
-
-
-def vit(cfg, branch):
-    """Settings of a plain ViT, from the network where they can be read off it."""
-    block = branch.blocks[0]
-    grid, patch = branch.pos_grid[0], branch.patch_embed.stride[0]
-    return {
-        'pretrain_img_size': grid * patch,
-        'patch_size': patch,
-        'pretrain_patch_size': patch,
-        'depth': branch.depth,
-        'embed_dim': branch.dims[-1],
-        'num_heads': block.attn.num_heads,
-        'mlp_ratio': block.mlp.fc1.out_features / branch.dims[-1],
-        'qkv_bias': block.attn.qkv.bias is not None,
-        'drop_path_rate': cfg.drop_path_rate,
-        'init_scale': VIT_ARCHS[cfg.arch].init_values,
-        'pretrained': cfg.init_cfg.checkpoint.rpartition('/')[2],
-    }
-
-
-def windows(branch):
-    """The one window size, and the blocks that have none."""
-    sizes = [block.attn.window_size for block in branch.blocks]
-    (window_size,) = set(sizes) - {None}
-    return window_size, [i for i, size in enumerate(sizes) if size is None]
-
-
-def layers(backbone, is_piip):
-    """Depth and strides of the layer decay, read off the layer ids of the last blocks."""
-    if not is_piip:
-        _, num_layers = backbone.get_layer_depth('branch.blocks.0.norm1.weight')
-        return {'num_layers': num_layers - 2}
-    strides = []
-    for index, branch in enumerate(backbone.branches):
-        name = f'branches.{index}.blocks.{branch.depth - 1}.norm1.weight'
-        layer_id, num_layers = backbone.get_layer_depth(name)
-        strides.append(layer_id / branch.depth)
-    assert strides.pop() == 1
-    return {'num_layers': num_layers - 2, 'skip_stride': strides[::-1]}
-
-
-def transforms(dataloader):
-    """Transforms of a pipeline by type."""
-    pipeline = dataloader.dataset.pipeline
-    by_type = {transform.type: transform for transform in pipeline}
-    assert len(by_type) == len(pipeline)
-    return by_type
+def without_convnext(paramwise, branches):
+    """Parameters of a ConvNeXt match no rule of the published layer decay, so that
+    nothing reads its stride, or the depth where there are only ConvNeXts."""
+    first, *others = branches.values()
+    paramwise['skip_stride'] = [
+        None if is_convnext(branch) else stride
+        for branch, stride in zip(others, paramwise['skip_stride'], strict=True)
+    ]
+    if all(map(is_convnext, (first, *others))):
+        paramwise['num_layers'] = None
 
 
 @pytest.mark.parametrize('name', zoo.PUBLISHED)
 def test_recipe(name):
-    assert translated_recipe(name) == expected_recipe(name)
+    translated, expected = translated_recipe(name), expected_recipe(name)
+    paramwise = expected['optimizer'].get('paramwise_cfg', {})
+    if paramwise.get('num_layers', 0) is None:
+        translated['optimizer']['paramwise_cfg']['num_layers'] = None
+    assert translated == expected
 
 
 @pytest.mark.parametrize('name', zoo.PUBLISHED)
@@ -220,23 +82,48 @@ def test_what_the_recipes_leave_to_defaults(name):
     assert (steps.begin, steps.gamma, steps.by_epoch) == (0, 0.1, True)
     assert cfg.optim_wrapper.loss_scale == 1
     assert cfg.optim_wrapper.constructor in OPTIM_WRAPPER_CONSTRUCTORS
-    assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size
     assert cfg.train_dataloader.batch_sampler.type == 'AspectRatioBatchSampler'
     assert cfg.train_dataloader.dataset.filter_cfg.filter_empty_gt
-    assert cfg.model.data_preprocessor.pad_mask
-    assert cfg.model.backbone.out_strides == (4, 8, 16, 32)
-    assert 'RandomFlip' not in transforms(cfg.test_dataloader)
+    is_dino = cfg.model.type == 'DINO'
+    assert cfg.model.data_preprocessor.get('pad_mask', False) == (not is_dino)
+    strides = (4, 8, 16, 32)
+    assert cfg.model.backbone.out_strides == (strides[1:] if is_dino else strides)
     val, test = (cfg[f'{split}_dataloader'].dataset.pipeline for split in ('val', 'test'))
     assert val == test
+    metric = 'bbox' if is_dino else ['bbox', 'segm']
+    assert cfg.val_evaluator.metric == cfg.test_evaluator.metric == metric
 
 
-@pytest.mark.parametrize('name', [n for n in zoo.PUBLISHED if '/piip' in n])
+@pytest.mark.parametrize('name', zoo.PUBLISHED)
+def test_batch(name):
+    cfg = zoo.load(name)
+    batch = cfg.auto_scale_lr.base_batch_size
+    assert cfg.optim_wrapper.optimizer.lr == 1e-4 * batch / 16
+    assert batch % cfg.train_dataloader.batch_size == 0
+    named = re.search(r'_bs(\d+)', zoo.PUBLISHED[name])
+    assert named is None or int(named[1]) == batch
+
+
+@pytest.mark.parametrize('name', PIIPS)
 def test_interactions_are_the_published_ones(name):
     backbone = zoo.load(name).model.backbone
-    assert backbone.num_interactions == 12
+    assert backbone.num_interactions == (4 if 'lh6b' in name else 12)
     assert backbone.interaction.direction == 'neighbours'
     # Not given: with projection, with LayerNorm.
-    assert not {'proj', 'norm'} & set(backbone.interaction)
+    options = {'proj', 'norm'} & set(backbone.interaction)
+    assert bool(options) == ('speedup' in name or 'lh6b' in name)
+
+
+@pytest.mark.parametrize('name', zoo.PUBLISHED)
+def test_drop_path_of_each_block(name):
+    backbone = zoo.built(name).backbone
+    for branch in getattr(backbone, 'branches', None) or [backbone.branch]:
+        blocks = [block for block in branch.blocks if hasattr(block, 'drop_path')]
+        rates = [getattr(block.drop_path, 'drop_prob', 0.0) for block in blocks]
+        is_deit = isinstance(branch, PIIPViT) and not branch.arch.cls_pos_row
+        schedule = 'constant' if is_deit else 'linear'
+        assert len(blocks) == branch.depth - 3 * isinstance(branch, PIIPConvNeXt)
+        assert rates == pytest.approx(drop_path_rates(rates[-1], len(rates), schedule))
 
 
 @pytest.mark.skipif(not zoo.REFERENCE.is_dir(), reason='no complete reference here')
@@ -244,31 +131,92 @@ def test_file_agrees_with_the_complete_reference():
     recipes = zoo.read_json(zoo.REFERENCE / 'recipes.json')
     named = {key.rpartition('/')[2]: recipe for key, recipe in recipes.items()}
     assert {name: named[name] for name in RECIPES} == RECIPES
+    assert len(RECIPES) == sum(key.startswith('det/') for key in recipes)
 
 
 def test_every_published_row_has_a_config():
-    assert {zoo.checkpoint_of(name) for name in zoo.PUBLISHED} == set(RECIPES)
-    shipped = {name for name in zoo.CONFIGS if 'maskrcnn_1x' in name}
-    assert set(zoo.PUBLISHED) == shipped
+    assert set(zoo.PUBLISHED.values()) == set(RECIPES)
+    others = {name for name in zoo.DETECTORS if 'tiny' in name or 'ablations' in name}
+    assert {*zoo.PUBLISHED, *zoo.PAPER_ONLY} == set(zoo.DETECTORS) - others
 
 
-@pytest.mark.parametrize('name', zoo.PUBLISHED)
+@pytest.mark.parametrize('name', [*zoo.PUBLISHED, *zoo.PAPER_ONLY])
 def test_pipelines_do_nothing_else(name):
     cfg = zoo.load(name)
-    train = cfg.train_dataloader.dataset.pipeline
-    first, last = ['LoadImageFromFile', 'LoadAnnotations'], ['PackDetInputs']
-    assert [t.type for t in train] == [*first, 'Resize', 'RandomFlip', *last]
-    assert train[1].with_bbox and train[1].with_mask
+    train = [step.type for step in cfg.train_dataloader.dataset.pipeline]
+    loading = ['LoadImageFromFile', 'LoadAnnotations']
+    simple = ['Resize', 'RandomFlip']
+    many_scales = ['RandomFlip', 'RandomChoice', 'RandomCrop']
+    without_crop = many_scales[:-1]
+    assert train[:2] == loading and train[-1] == 'PackDetInputs'
+    assert train[2:-1] in (simple, many_scales, without_crop)
+    assert (train[2:-1] == without_crop) == ('cascade_3x' in name)
     test = cfg.test_dataloader.dataset.pipeline
     kinds = ['LoadImageFromFile', 'Resize', 'LoadAnnotations', 'PackDetInputs']
-    assert [t.type for t in test] == kinds
+    assert [step.type for step in test] == kinds
+    for pipeline in (cfg.train_dataloader.dataset.pipeline, test):
+        (load,) = (step for step in pipeline if step.type == 'LoadAnnotations')
+        assert load.with_bbox and load.with_mask == ('_dino_' not in name)
 
 
-def test_heads_are_those_of_mmdet():
+@pytest.mark.parametrize(
+    ('kind', 'base', 'parts'),
+    [
+        (
+            '_maskrcnn_',
+            '_base_/models/mask-rcnn_r50_fpn.py',
+            ('rpn_head', 'roi_head', 'train_cfg', 'test_cfg'),
+        ),
+        (
+            '_cascade_',
+            'convnext/'
+            'cascade-mask-rcnn_convnext-t-p4-w7_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py',
+            ('rpn_head', 'roi_head', 'train_cfg', 'test_cfg'),
+        ),
+        (
+            '_dino_',
+            'dino/dino-4scale_r50_8xb2-12e_coco.py',
+            (
+                *('encoder', 'decoder', 'positional_encoding', 'bbox_head', 'dn_cfg'),
+                *('num_queries', 'with_box_refine', 'as_two_stage'),
+                *('train_cfg', 'test_cfg'),
+            ),
+        ),
+    ],
+)
+def test_heads_are_those_of_mmdet(kind, base, parts):
     """The published detectors changed nothing but backbone, neck widths and sizes."""
-    base = Path(mmdet.__file__).parent / '.mim/configs/_base_/models'
-    theirs = Config.fromfile(base / 'mask-rcnn_r50_fpn.py').model
-    for name in zoo.PUBLISHED:
+    # It imports mmpretrain.
+    theirs = Config.fromfile(MMDET / base, import_custom_modules=False).model
+    names = [name for name in (*zoo.PUBLISHED, *zoo.PAPER_ONLY) if kind in name]
+    assert names
+    for name in names:
         ours = zoo.load(name).model
-        for part in ('type', 'rpn_head', 'roi_head', 'train_cfg', 'test_cfg'):
-            assert ours[part] == theirs[part], (name, part)
+        for part in ('type', *parts):
+            assert _of_mmdet(ours[part]) == theirs[part], (name, part)
+        assert ours.neck | {'in_channels': None} == theirs.neck | {'in_channels': None}
+
+
+def _of_mmdet(node):
+    """With mmdet's classes in place of ours, which differ in their precision only."""
+    if isinstance(node, dict):
+        return {key: _of_mmdet(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_of_mmdet(value) for value in node]
+    same = {'Float32RoIExtractor': 'SingleRoIExtractor', 'Float32DINOHead': 'DINOHead'}
+    return same.get(node, node) if isinstance(node, str) else node
+
+
+def test_scales_of_cascade_3x_are_those_of_mmdet_enlarged():
+    base = 'swin/mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x_coco.py'
+    theirs = Config.fromfile(MMDET / base).train_dataloader.dataset.pipeline
+    for name in ('det/piip_sbl_cascade_3x.py', 'det/piip_tsb_cascade_3x.py'):
+        ours = zoo.load(name).train_dataloader.dataset.pipeline
+        assert [step.type for step in ours] == [step.type for step in theirs]
+        steps = [chain(*pipeline[3].transforms) for pipeline in (ours, theirs)]
+        for mine, published in zip(*steps, strict=True):
+            sizes = mine.get('scales') or [mine.crop_size]
+            assert [tuple(size) for size in sizes] == [
+                tuple(side * 1568 // 1333 for side in size)
+                for size in published.get('scales') or [published.crop_size]
+            ]

@@ -1,6 +1,7 @@
 """The table of published detectors and the file it is made from."""
 
 import importlib.util
+from math import ceil, floor
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def table(tool):
 
 
 def test_metafile_names_every_published_detector():
-    assert set(MODELS) == set(zoo.PUBLISHED)
+    assert set(MODELS) == {*zoo.PUBLISHED, *zoo.PAPER_ONLY}
     assert all(model['Name'] == Path(name).stem for name, model in MODELS.items())
 
 
@@ -37,30 +38,65 @@ def test_metafile_agrees_with_the_config(name):
     model, cfg = MODELS[name], zoo.load(name)
     metadata = model['Metadata']
     assert metadata['Epochs'] == cfg.train_cfg.max_epochs
-    # Published AP belongs to released weights, and the intended PIIP-TSBL has none.
-    is_intended_tsbl = 'tsbl' in name and not zoo.is_as_released(name)
-    assert ('Weights' in model) == ('Results' in model) == (not is_intended_tsbl)
     if 'Weights' in model:
-        assert Path(model['Weights']).name == f'{zoo.checkpoint_of(name)}.pth'
+        assert Path(model['Weights']).name == f'{zoo.PUBLISHED[name]}.pth'
+    tasks = [result['Task'] for result in model.get('Results', ())]
+    both = ['Object Detection', 'Instance Segmentation']
+    assert tasks in ([], both[: 1 if '_dino_' in name else 2])
     backbone = cfg.model.backbone
     branches = backbone.get('branches') or [backbone.branch]
-    letters = ''.join(branch.arch.split('_')[1][0].upper() for branch in branches)
     if not zoo.is_as_released(name):
-        prefix = 'PIIP' if len(branches) > 1 else 'ViT'
-        assert metadata['Architecture'] == f'{prefix}-{letters}'
+        assert metadata['Architecture'] == architecture([b.arch for b in branches])
+
+
+def architecture(archs):
+    """The papers' name of a network: sizes, and kinds where ConvNeXt is one of them."""
+    sizes = [arch.rpartition('_')[2] for arch in archs]
+    letters = [size.upper() if size == '6b' else size[0].upper() for size in sizes]
+    kinds = ['C' if arch.startswith('convnext') else 'V' for arch in archs]
+    if len(archs) == 1:
+        kind = 'ConvNeXt' if kinds == ['C'] else 'ViT'
+        return f'{"InternViT" if letters == ["6B"] else kind}-{letters[0]}'
+    if 'C' not in kinds:
+        return f'PIIP-{"".join(letters)}'
+    return '-'.join(['PIIP', *map(''.join, zip(kinds, letters, strict=True))])
+
+
+def test_where_published_ap_comes_from():
+    """AP belongs to released weights, or the metafile says to what; PIIP-LH6B and the
+    intended PIIP-TSBL have none."""
+    for name, model in MODELS.items():
+        source = model['Metadata'].get('AP from')
+        assert ('Weights' in model) == ('Results' in model and source is None)
+        assert (source == 'paper') == (name in zoo.PAPER_ONLY)
+    without = {name for name, model in MODELS.items() if 'Results' not in model}
+    assert without == {
+        *(name for name in zoo.PUBLISHED if 'lh6b' in name),
+        *(n for n in zoo.PUBLISHED if '_tsbl_' in n and not zoo.is_as_released(n)),
+    }
+    sources = [model['Metadata'].get('AP from') for model in MODELS.values()]
+    assert (sources.count('config'), sources.count('paper')) == (7, 3)
 
 
 def test_counts_are_the_published_ones(table):
-    lines = {name: line for line in table.splitlines() for name in MODELS if name in line}
-    assert set(lines) == set(MODELS)
+    cells = {}
+    for line in table.splitlines():
+        for name in MODELS:
+            if f'](configs/{name})' in line:
+                cells[name] = line.split(' | ')[7]
+    assert set(cells) == set(MODELS)
     published = 0
     for name, model in MODELS.items():
         metadata = model['Metadata']
-        if 'FLOPs (G)' in metadata:
-            counts = f'{metadata["Parameters (M)"]}M, {metadata["FLOPs (G)"]}G'
-            assert lines[name].split(' | ')[4] == counts
-            published += 1
-    assert published == 11
+        if 'FLOPs (G)' not in metadata:
+            continue
+        published += 1
+        params, flops = cells[name].removesuffix('G').split('M, ')
+        assert int(params) == metadata.get('Parameters (M)', int(params))
+        # See zoo.ROUNDING.
+        expected = {floor: int(flops) - 1, ceil: int(flops) + 1}
+        assert metadata['FLOPs (G)'] == expected.get(zoo.ROUNDING.get(name), int(flops))
+    assert published == 24
 
 
 def test_row(tool):
@@ -69,6 +105,9 @@ def test_row(tool):
     url = f'https://huggingface.co/OpenGVLab/PIIP/resolve/main/detection/{checkpoint}'
     assert cells.strip('|\n').split('|') == [
         ' PIIP-TSB ',
+        ' DeiT (T), DeiT III (S, B) ',
+        ' Mask R-CNN ',
+        ' 12 ',
         ' 1120/896/448 ',
         ' 43.6 ',
         ' 38.7 ',
@@ -78,6 +117,25 @@ def test_row(tool):
         '(configs/det/piip_tsb_maskrcnn_1x_1120-896-448.py) ',
         f' [`{checkpoint}`]({url}) ',
     ]
+
+
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [
+        ('piip_sbl_cascade_3x', ['Cascade Mask R-CNN', '36', '54.5 ‡', '47.7 ‡']),
+        ('convnext_b_maskrcnn_1x', ['Mask R-CNN', '12', '42.4 †', '38.7 †']),
+        ('piip_h6b_dino_1x_1024-768', ['DINO', '12', '60.0', '—']),
+    ],
+)
+def test_row_of_another_kind(tool, name, expected):
+    cells = tool.make_row(MODELS[f'det/{name}.py']).strip('|\n').split(' | ')
+    assert [cells[2], cells[3], cells[5], cells[6]] == expected
+
+
+def test_pretraining_of_a_row(tool):
+    assert tool.format_pretraining(['augreg_small', 'augreg_base']) == 'AugReg'
+    archs = ['mae_huge', 'internvit_6b']
+    assert tool.format_pretraining(archs) == 'MAE (H), InternVL (6B)'
 
 
 def test_table_in_the_readme_is_current(tool, table):

@@ -59,8 +59,9 @@ def memory_note(num_params: int) -> str:
     )
     return (
         f'Memory of {num_params:,} parameters: {full} in float32, {half} in bfloat16 or '
-        f'float16. Training them with AdamW keeps weight, gradient and two moments of each '
-        f'in float32, {training}, shared out by FSDP or ZeRO; activations come on top.'
+        'float16. Training them with AdamW keeps weight, gradient and two moments of '
+        f'each in float32, {training}, shared out by FSDP or ZeRO; activations come on '
+        'top.'
     )
 
 

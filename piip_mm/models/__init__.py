@@ -1,6 +1,6 @@
 """Backbones and branches, registered in MMEngine's root registry."""
 
-from .branches import PIIPBEiT, PIIPConvNeXt, PIIPUniPerceiver, PIIPViT
+from .branches import PIIPBEiT, PIIPConvNeXt, PIIPTimm, PIIPUniPerceiver, PIIPViT
 from .piip import PIIP
 from .vit_pyramid import ViTPyramid
 
@@ -8,6 +8,7 @@ __all__ = [
     'PIIP',
     'PIIPBEiT',
     'PIIPConvNeXt',
+    'PIIPTimm',
     'PIIPUniPerceiver',
     'PIIPViT',
     'ViTPyramid',

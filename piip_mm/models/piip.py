@@ -95,7 +95,7 @@ class PIIP(BaseModule):
                 'remove them'
             )
         for index, branch in enumerate(self.branches):
-            if out_type == 'cls_tokens' and not branch.num_prefix_tokens:
+            if out_type == 'cls_tokens' and not branch.has_cls_token:
                 raise ValueError(
                     f"out_type='cls_tokens', but branch {index} "
                     f'({type(branch).__name__}) has no class token; give it one '

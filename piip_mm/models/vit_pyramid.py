@@ -49,7 +49,7 @@ class ViTPyramid(BaseModule):
         self.branch = MODELS.build(dict(branch))
         self.out_type = out_type
         self.out_strides = tuple(out_strides)
-        if out_type == 'cls_tokens' and not self.branch.num_prefix_tokens:
+        if out_type == 'cls_tokens' and not self.branch.has_cls_token:
             raise ValueError(
                 f"out_type='cls_tokens', but the branch ({type(self.branch).__name__}) "
                 "has no class token; give it one (with_cls_token=True), or use 'maps'"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from .published.classification import convert_classifier
 from .published.heads import rename_head
 from .published.names import backbone_rules
 from .rename import rename
@@ -15,6 +16,8 @@ _PREFIX = 'backbone.'
 # Names that the published backbones have and ours do not: of several branches, of a ViT
 # alone, of a ConvNeXt alone.
 _PUBLISHED_NAMES = ('backbone.branch1.', 'backbone.up1.', 'backbone.convnext_model.')
+# Name that the published classifiers have, which come without a prefix.
+_CLASSIFIER_NAME = 'branch1.'
 
 
 @dataclass
@@ -45,21 +48,24 @@ class Fit:
 
 
 def is_published(state_dict: Mapping[str, Tensor]) -> bool:
-    """Whether the names are those of a detector of the published PIIP code."""
-    return any(name.startswith(_PUBLISHED_NAMES) for name in state_dict)
+    """Whether the names are those of a model of the published PIIP code."""
+    return any(
+        name.startswith((*_PUBLISHED_NAMES, _CLASSIFIER_NAME)) for name in state_dict
+    )
 
 
 def convert_published(
     state_dict: Mapping[str, Tensor], model: nn.Module
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Translate a published detector's weights for a model of ours.
+    """Translate a published model's weights for a model of ours.
 
     Names that fit no rule stay as they are, so that comparing with the model reports
     them.
 
     Args:
         state_dict: Published names to tensors.
-        model: Detector with a :class:`PIIP` or :class:`ViTPyramid` as its backbone.
+        model: Detector, segmentor or classifier with a :class:`PIIP` or
+            :class:`ViTPyramid` as its backbone.
 
     Returns:
         Our names to the same tensors, and the published names that nothing reads.
@@ -67,6 +73,8 @@ def convert_published(
     Raises:
         ValueError: If the model has another backbone.
     """
+    if any(name.startswith(_CLASSIFIER_NAME) for name in state_dict):
+        return convert_classifier(state_dict, model)
     rules = backbone_rules(model.get_submodule('backbone'))
     converted, dropped = {}, []
     for name, tensor in state_dict.items():

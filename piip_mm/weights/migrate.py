@@ -1,4 +1,4 @@
-"""From the published PIIP code to this package: configs and weights of the backbones.
+"""From the published PIIP code to this package: configs and weights.
 
 The published code numbers branches from the largest model on the smallest image
 (``branch1``) to the full image; here they are listed the other way round, from high to
@@ -14,9 +14,9 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor
 
+from .published import classification, networks
 from .published.convnext import add_archs
 from .published.names import backbone_rules
-from .published.networks import KINDS
 from .rename import rename
 
 
@@ -41,18 +41,20 @@ def migrate_config(
 
     Returns:
         Config of a :class:`~piip_mm.models.PIIP` or
-        :class:`~piip_mm.models.ViTPyramid`.
+        :class:`~piip_mm.models.ViTPyramid`; for a classifier that of an mmpretrain
+        ``ImageClassifier``, whose call on images returns logits.
 
     Raises:
         ValueError: If the kind, a branch family or an argument is not supported.
     """
     name, _, variant = kind.partition('(')
     name = name.strip()
-    if name not in KINDS:
+    kinds = {**networks.KINDS, **classification.KINDS}
+    if name not in kinds:
         raise ValueError(
-            f'unknown kind {kind!r}; choose one of {", ".join(map(repr, KINDS))}'
+            f'unknown kind {kind!r}; choose one of {", ".join(map(repr, kinds))}'
         )
-    return KINDS[name](add_archs(kwargs, convnext_archs or {}), variant)
+    return kinds[name](add_archs(kwargs, convnext_archs or {}), variant)
 
 
 def migrate_state_dict(
@@ -64,8 +66,8 @@ def migrate_state_dict(
     ``fpn1`` where no stride-4 map is asked for, blocks after the last output.
 
     Args:
-        state_dict: Published names to tensors, of the backbone alone: names start with
-            'branch1.', not with 'backbone.'.
+        state_dict: Published names to tensors, of the backbone or classifier alone: names
+            start with 'branch1.', not with 'backbone.'.
         config: What :func:`migrate_config` made of the published arguments.
 
     Returns:
@@ -74,13 +76,18 @@ def migrate_state_dict(
     Raises:
         ValueError: If a name fits no rule or the config is of another kind.
     """
+    rules_of = {
+        'PIIP': backbone_rules,
+        'ViTPyramid': backbone_rules,
+        classification.CLASSIFIER: classification.classifier_rules,
+    }
     kind = config.get('type')
-    if kind not in ('PIIP', 'ViTPyramid'):
+    if kind not in rules_of:
         raise ValueError(
-            f'no published weights fit a backbone of type {kind!r}; expected the config '
-            "of a 'PIIP' or 'ViTPyramid' from migrate_config"
+            f'no published weights fit a model of type {kind!r}; expected a config from '
+            f'migrate_config, of one of {", ".join(map(repr, rules_of))}'
         )
     with torch.device('meta'):
-        rules = backbone_rules(MODELS.build(dict(config)))
+        rules = rules_of[kind](MODELS.build(dict(config)))
     renamed = ((rename(name, rules), tensor) for name, tensor in state_dict.items())
     return {name: tensor for name, tensor in renamed if name is not None}

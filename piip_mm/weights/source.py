@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 import timm
@@ -16,6 +15,8 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.logging import print_log
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+
+from piip_mm.models.branches.timm import check_timm_model
 
 from .augreg import from_jax
 
@@ -122,9 +123,15 @@ def read_file(path: Path) -> Mapping[str, Any]:
             case _:
                 # mmap: tensors are read when they are copied into the model, so that a
                 # file of 24 GB does not stand in memory beside it.
-                mmap = zipfile.is_zipfile(path)
+                mmap = is_zipfile(path)
                 return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
-    except (OSError, EOFError, RuntimeError, SafetensorError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,
+        SafetensorError,
+        BadZipFile,
+    ) as error:
         raise ValueError(
             f'{path} is damaged or incomplete ({error}); get it again'
         ) from error
@@ -160,11 +167,7 @@ def _from_url(url: str) -> Mapping[str, Any]:
 
 
 def _from_timm(name: str) -> Mapping[str, Any]:
-    if not timm.is_model(name):
-        models = timm.list_models()
-        close = [model for model in models if name in model][:5]
-        close = close or get_close_matches(name, models, n=5, cutoff=0.3)
-        raise ValueError(f'timm has no model {name!r}; similar names: {close}')
+    check_timm_model(name)
     print_log(
         f'Pretrained weights from timm, {name} (without a network: set '
         'init_cfg.checkpoint to a file)',

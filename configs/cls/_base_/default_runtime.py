@@ -1,4 +1,4 @@
-custom_imports = dict(imports=['piip_mm'])
+custom_imports = dict(imports=['piip_mm', 'piip_mm.models.heads'])
 default_scope = 'mmpretrain'
 
 default_hooks = dict(

@@ -1,4 +1,4 @@
-custom_imports = dict(imports=['piip_mm'])
+custom_imports = dict(imports=['piip_mm', 'piip_mm.models.detection'])
 default_scope = 'mmdet'
 
 default_hooks = dict(

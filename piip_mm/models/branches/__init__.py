@@ -5,6 +5,7 @@ from .base import Branch
 from .beit import BEIT_ARCHS, BEiTArch, PIIPBEiT
 from .convnext import CONVNEXT_ARCHS, ConvNeXtArch, PIIPConvNeXt
 from .plain import PlainBranch
+from .timm import PIIPTimm
 from .uniperceiver import UNIPERCEIVER_ARCHS, PIIPUniPerceiver, UniPerceiverArch
 from .vit import PIIPViT
 
@@ -18,6 +19,7 @@ __all__ = [
     'ConvNeXtArch',
     'PIIPBEiT',
     'PIIPConvNeXt',
+    'PIIPTimm',
     'PIIPUniPerceiver',
     'PIIPViT',
     'PlainBranch',

@@ -17,6 +17,13 @@ class Branch(BaseModule):
     A branch alone knows how its tokens are made and what happens inside a block; the
     network that holds it knows only this interface. Shapes: B batch, N = H * W tokens of
     width C; after block i, C is ``dims[i]`` and one token covers ``strides[i]`` pixels.
+    P further tokens (class and register tokens) may stand in front of them: they go
+    through the blocks and nowhere else.
+
+    Attributes:
+        num_prefix_tokens: P.
+        has_cls_token: Whether the first of them is a class token.
+        has_layers: Whether :meth:`get_layer_depth` tells the blocks apart.
 
     Args:
         img_size: Side in pixels of the branch's image where the whole network is
@@ -36,6 +43,7 @@ class Branch(BaseModule):
     """
 
     num_prefix_tokens = 0
+    has_cls_token = False
     has_layers = True
 
     def __init__(

@@ -113,6 +113,7 @@ class PIIPViT(PlainBranch):
         self.cls_pos = cls_pos
         if with_cls_token:
             self.num_prefix_tokens = 1
+            self.has_cls_token = True
             self.cls_token = nn.Parameter(torch.zeros(1, 1, dims))
             nn.init.trunc_normal_(self.cls_token, std=0.02)
             self.embedding += ('cls_token',)

@@ -51,5 +51,8 @@ def _timm_family(branch: PIIPTimm) -> Family:
         return None if name not in own and is_unread else f'net.{name}'
 
     return Family(
-        title=f'timm model {branch.model}', rules=[(r'.+', ours)], optional='', prepare=_prepare
+        title=f'timm model {branch.model}',
+        rules=[(r'.+', ours)],
+        optional='',
+        prepare=_prepare,
     )

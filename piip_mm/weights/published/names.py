@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from fractions import Fraction
 
 from torch import nn
@@ -70,7 +70,7 @@ def _piip_rules(network: PIIP) -> list[Rule]:
         (r'intermediate_merging_(\d+)_(?:w(\d)|branch(\d)\.(.+))', early_merge),
         (r'merge_branch(\d)\.(.+)', lambda m: f'{last}.branches.{ours(m[1])}.{m[2]}'),
         (r'w(\d)', lambda m: f'{last}.scales.{ours(m[1])}'),
-        (r'fpn([12])\.(\d)\.(.+)', _level(network.pyramid.ratios)),
+        (r'fpn([12])\.(\d)\.(.+)', _level(network)),
     ]
 
 
@@ -103,7 +103,7 @@ def _single_branch_rules(network: ViTPyramid) -> list[Rule]:
         name = rename(match[0], _branch_rules(network.branch))
         return name and f'branch.{name}'
 
-    level = _level(network.pyramid.ratios)
+    level = _level(network)
     return [(r'up([12])\.(\d)\.(.+)', level), (r'.+', branch)]
 
 
@@ -118,8 +118,9 @@ def _branch_rules(branch: Branch) -> list[Rule]:
     return [(r'(?:blocks|layers)\.(\d+)\..+', block), (r'cls_token', cls_token), *rules]
 
 
-def _level(ratios: Sequence[Fraction]) -> Callable[[re.Match[str]], str | None]:
+def _level(network: PIIP | ViTPyramid) -> Callable[[re.Match[str]], str | None]:
     """Published upsampler 1 scales by 4, number 2 by 2."""
+    ratios = network.pyramid.ratios if network.out_type == 'pyramid' else []
 
     def level(match: re.Match[str]) -> str | None:
         number, layer, name = match.groups()
@@ -128,6 +129,6 @@ def _level(ratios: Sequence[Fraction]) -> Callable[[re.Match[str]], str | None]:
             return None
         # Only the x4 level has more than one layer.
         layer = f'{layer}.' if number == '1' else ''
-        return f'pyramid.levels.{list(ratios).index(ratio)}.{layer}{name}'
+        return f'pyramid.levels.{ratios.index(ratio)}.{layer}{name}'
 
     return level

@@ -1,6 +1,6 @@
 # The branches of the published DeiT models; a config adds size and windows:
 # dict(_base_.deit3_small, img_size=1568, window_size=28).
-# DeiT III is pretrained on ImageNet-21k, DeiT on ImageNet-1k.
+# DeiT III is pretrained on ImageNet-21k, DeiT on ImageNet-1k, at 224 or 384 pixels.
 deit_tiny = dict(
     type='PIIPViT',
     arch='deit_tiny',
@@ -35,5 +35,29 @@ deit3_large = dict(
     init_cfg=dict(
         type='Pretrained',
         checkpoint='https://dl.fbaipublicfiles.com/deit/deit_3_large_224_21k.pth',
+    ),
+)
+deit3_small_384 = dict(
+    deit3_small,
+    pretrain_img_size=384,
+    init_cfg=dict(
+        type='Pretrained',
+        checkpoint='https://dl.fbaipublicfiles.com/deit/deit_3_small_384_21k.pth',
+    ),
+)
+deit3_base_384 = dict(
+    deit3_base,
+    pretrain_img_size=384,
+    init_cfg=dict(
+        type='Pretrained',
+        checkpoint='https://dl.fbaipublicfiles.com/deit/deit_3_base_384_21k.pth',
+    ),
+)
+deit3_large_384 = dict(
+    deit3_large,
+    pretrain_img_size=384,
+    init_cfg=dict(
+        type='Pretrained',
+        checkpoint='https://dl.fbaipublicfiles.com/deit/deit_3_large_384_21k.pth',
     ),
 )

@@ -1,0 +1,15 @@
+# InternViT-6B (arXiv 2312.14238); a config adds the size. Patches are resized from 14 to
+# 16 pixels. The released models attend globally; those of the papers had windows.
+internvit_6b = dict(
+    type='PIIPViT',
+    arch='internvit_6b',
+    drop_path_rate=0.4,
+    drop_path_schedule='linear',
+    with_cp=True,
+    init_cfg=dict(
+        type='Pretrained',
+        checkpoint='https://huggingface.co/OpenGVLab/InternVL/resolve/main/intern_vit_6b_224px.pth',
+    ),
+)
+# Last blocks of 12 groups.
+internvit_6b_ends = [3, 7, 11, 15, 19, 23, 27, 31, 35, 39, 43, 47]

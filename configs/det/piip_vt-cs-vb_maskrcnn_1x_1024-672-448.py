@@ -1,0 +1,19 @@
+# PIIP-VT-CS-VB 1024/672/448: DeiT-T, ConvNeXt-S and DeiT III-B.
+_base_ = [
+    '_base_/models/piip_hybrid_maskrcnn.py',
+    '_base_/datasets/coco_instance_1024x614.py',
+    '_base_/schedules/piip_hybrid_1x.py',
+    '_base_/default_runtime.py',
+]
+
+_base_.model.backbone.branches = [
+    dict(_base_.deit_tiny, img_size=1024, window_size=14),
+    dict(_base_.convnext_small, img_size=672),
+    dict(_base_.deit3_base, img_size=448, window_size=14),
+]
+_base_.model.backbone.interaction_ends = [
+    _base_.vit_ends,
+    _base_.convnext_small_ends,
+    _base_.vit_ends,
+]
+_base_.model.neck.in_channels = [768] * 4

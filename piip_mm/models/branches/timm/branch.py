@@ -1,0 +1,177 @@
+"""A model of timm as a branch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import timm
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ...checks import check_rate
+from ..base import Branch
+from .adapters import Adapter
+from .table import check_timm_model, supported_class
+
+# What the branch decides, or what would leave patches out.
+_RESERVED = ('num_classes', 'drop_path_rate', 'patch_drop_rate', 'features_only')
+
+
+@MODELS.register_module()
+class PIIPTimm(Branch):
+    """A model of timm (https://github.com/huggingface/pytorch-image-models) by its name.
+
+    The model without its final norm and head, run block by block at any image size. The
+    classes are listed in ``ADAPTERS`` (``table.py``). Class, distillation and register
+    tokens are prefix tokens. Blocks are numbered as timm does through all stages; a
+    down-sampling layer between stages belongs to the block after it. Where a class cannot
+    be run inside its stages, every stage is one block.
+
+    Args:
+        model: Name of a timm model, with or without the tag of its weights.
+        img_size: Side of the branch's image in pixels, see :class:`Branch`.
+        drop_path_rate: Stochastic depth of the last block; timm lets it grow linearly
+            from 0.
+        model_kwargs: Further options of timm's ``create_model``, such as ``img_size``,
+            which a position embedding is stored for (by default the size that the model
+            was trained for).
+        with_cp: Recompute blocks in the backward pass to save memory.
+        frozen_stages: See :class:`Branch`.
+        init_cfg: See :class:`Branch`; ``checkpoint='timm://NAME'`` or a file with timm's
+            names or those that timm converts.
+
+    Raises:
+        ValueError: If timm has no such model, its class is not supported, or an option is
+            out of range.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        img_size: int,
+        *,
+        drop_path_rate: float = 0.0,
+        model_kwargs: Mapping[str, Any] | None = None,
+        with_cp: bool = False,
+        frozen_stages: int = -1,
+        init_cfg: dict | None = None,
+    ) -> None:
+        check_timm_model(model)
+        check_rate('drop_path_rate', drop_path_rate)
+        reserved = [key for key in model_kwargs or {} if key in _RESERVED]
+        if reserved:
+            raise ValueError(
+                f'model_kwargs sets {reserved}, which PIIPTimm decides; remove them'
+            )
+        with torch.device('meta'):
+            supported = supported_class(model, timm.create_model(model))
+        options = {
+            **supported.options,
+            **(model_kwargs or {}),
+            'drop_path_rate': drop_path_rate,
+        }
+
+        def build() -> tuple[nn.Module, Adapter]:
+            net: Any = timm.create_model(model, **options)
+            net.prune_intermediate_layers(1, prune_norm=True, prune_head=True)
+            return net, supported.adapter(net)
+
+        with torch.device('meta'):
+            _, outline = build()
+        dims, strides = _geometry(outline, model)
+        super().__init__(
+            img_size=img_size,
+            dims=dims,
+            strides=strides,
+            min_size=strides[-1],
+            frozen_stages=frozen_stages,
+            init_cfg=init_cfg,
+        )
+        self.model = model
+        #: What timm built the model with.
+        self.options = options
+        self.with_cp = with_cp
+        self.net, self.adapter = build()
+        self.num_prefix_tokens = self.adapter.num_prefix_tokens
+        self.has_cls_token = getattr(self.net, 'cls_token', None) is not None
+        self.freeze_stages()
+
+    def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """See :meth:`Branch.embed`."""
+        return self.adapter.embed(image.to(next(self.net.parameters()).dtype))
+
+    def run(
+        self, tokens: Tensor, grid: tuple[int, int], start: int, stop: int
+    ) -> tuple[Tensor, tuple[int, int]]:
+        """See :meth:`Branch.run`; hierarchical models change grid and width."""
+        return self.adapter.run(tokens, grid, start, stop, self._call)
+
+    def _call(self, block: Callable[..., Tensor], *args: Any) -> Tensor:
+        if self.with_cp and torch.is_grad_enabled():
+            return checkpoint(block, *args, use_reentrant=False)
+        return block(*args)
+
+    def truncate(self, depth: int) -> None:
+        """See :meth:`Branch.truncate`."""
+        super().truncate(depth)
+        self.adapter.truncate(depth)
+        self.min_size = self.strides[-1]
+
+    def stage_modules(self, stage: int) -> list[nn.Module | nn.Parameter]:
+        """See :meth:`Branch.stage_modules`."""
+        if stage:
+            names = self.adapter.blocks()[stage - 1]
+            return [self.net.get_submodule(name) for name in names]
+        parts = [
+            child
+            for name, child in self.net.named_children()
+            if name != self.adapter.root
+        ]
+        return [*parts, *self.net.parameters(recurse=False)]
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """See :meth:`Branch.get_layer_depth`."""
+        name = param_name.removeprefix(prefix).removeprefix('net.')
+        for index, modules in enumerate(self.adapter.blocks()):
+            if name.startswith(tuple(f'{module}.' for module in modules)):
+                return index + 1, self.depth + 2
+        return 0, self.depth + 2
+
+
+def _geometry(adapter: Adapter, model: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Width and stride after each block, from runs of a model on the meta device.
+
+    Raises:
+        ValueError: If the model runs at its own image size only.
+    """
+    side = adapter.net.pretrained_cfg['input_size'][-1]
+    adapter.net.eval()
+    shapes = _run_blocks(adapter, (side, side))
+    dims = tuple(width for width, _ in shapes)
+    strides = tuple(round(side / grid[0]) for _, grid in shapes)
+    try:
+        _run_blocks(adapter, (3 * strides[-1] + 5, 5 * strides[-1] + 2))
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(
+            f'timm model {model!r} cannot be a branch: it has layers for one size of '
+            f'{side} x {side} pixels only, branches get images of any size'
+        ) from error
+    return dims, strides
+
+
+def _run_blocks(
+    adapter: Adapter, size: tuple[int, int]
+) -> list[tuple[int, tuple[int, int]]]:
+    """Width and grid after each block for an image of a size."""
+    shapes = []
+    with torch.no_grad():
+        tokens, grid = adapter.embed(torch.empty(1, 3, *size, device='meta'))
+        for index in range(len(adapter.blocks())):
+            tokens, grid = adapter.run(
+                tokens, grid, index, index + 1, lambda block, *args: block(*args)
+            )
+            shapes.append((tokens.shape[2], grid))
+    return shapes

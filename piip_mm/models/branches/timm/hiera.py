@@ -1,0 +1,93 @@
+"""The two Hieras of timm (arXiv 2306.00989), with mask units and with windows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from timm.layers import resample_abs_pos_embed
+from timm.models.hiera import Reroll, Unroll
+from torch import Tensor
+
+from .adapters import Adapter, Call, Tokens
+from .maps import MapAdapter
+
+
+class HieraAdapter(Adapter):
+    """``Hiera``: attention in mask units, which are contiguous between its blocks.
+
+    Mask units of the first stage must be whole (32 x 32 pixels in all models), so an
+    image of another size is resized to the nearest multiple: cropping or padding would
+    move its map against those of the other branches. A learned position embedding without
+    window part is resampled to each grid.
+    """
+
+    def embed(self, image: Tensor) -> Tokens:
+        """See :class:`Adapter`."""
+        net = self.net
+        strides = zip(net.patch_stride, net.mask_unit_size, strict=True)
+        image = resize_to_multiple(image, [stride * unit for stride, unit in strides])
+        grid = tuple(
+            side // stride
+            for side, stride in zip(image.shape[2:], net.patch_stride, strict=True)
+        )
+        tokens = net.patch_embed(image)
+        if net.pos_embed_win is None:
+            old_grid = net.tokens_spatial_shape
+            tokens = tokens + resample_abs_pos_embed(
+                net.pos_embed, list(grid), list(old_grid), num_prefix_tokens=0
+            )
+        else:
+            # What timm reads the size of the image from.
+            net.mask_spatial_shape = [
+                side // unit for side, unit in zip(grid, net.mask_unit_size, strict=True)
+            ]
+            tokens = net._pos_embed(tokens)
+        return tokens, grid
+
+    def run(
+        self, tokens: Tensor, grid: tuple[int, int], start: int, stop: int, call: Call
+    ) -> Tokens:
+        """See :class:`Adapter`; the first block of a stage halves the grid."""
+        net = self.net
+        pooled = self._num_pooled(start - 1)
+        first_grid = tuple(
+            side * stride**pooled for side, stride in zip(grid, net.q_stride, strict=True)
+        )
+        schedule = [net.q_stride] * (len(net.stage_ends) - 1)
+        x = Unroll(grid, (1, 1), schedule[pooled:])(tokens)
+        for block in net.blocks[start:stop]:
+            x = call(block, x)
+        reroll = Reroll(first_grid, (1, 1), schedule, net.stage_ends, net.q_pool)
+        x_BHWC = reroll(x, stop - 1)
+        return x_BHWC.flatten(1, 2), (x_BHWC.shape[1], x_BHWC.shape[2])
+
+    def _num_pooled(self, block: int) -> int:
+        """How often the grid was halved after a block; -1 is the embedding."""
+        return sum(block > end for end in self.net.stage_ends[: self.net.q_pool])
+
+
+class HieraDetAdapter(MapAdapter):
+    """``HieraDet``, the Hiera of SAM 2: windows on maps; image sizes as for ``Hiera``."""
+
+    def __init__(self, net: Any) -> None:
+        super().__init__(net, root='blocks', channels_last=True, split=False)
+
+    def embed(self, image: Tensor) -> Tokens:
+        """See :class:`Adapter`."""
+        stride = 2 ** (len(self.net.stage_ends) + 1)
+        image = resize_to_multiple(image, (stride, stride))
+        return self.to_tokens(self.net._pos_embed(self.net.patch_embed(image)))
+
+
+def resize_to_multiple(image: Tensor, divisors: Sequence[int]) -> Tensor:
+    """Bilinear interpolation to the nearest multiples; at least one."""
+    size = [
+        max(math.floor(side / divisor + 0.5), 1) * divisor
+        for side, divisor in zip(image.shape[2:], divisors, strict=True)
+    ]
+    if size == list(image.shape[2:]):
+        return image
+    return F.interpolate(image, size, mode='bilinear', align_corners=False)

@@ -1,0 +1,122 @@
+"""Models of timm whose blocks work on maps: convolutional networks and Swin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from .adapters import Adapter, Call, Tokens, crop
+
+
+class MapAdapter(Adapter):
+    """A stem and stages that work on maps.
+
+    Args:
+        net: The model.
+        stem: Names of what makes the first map, in the order they are run.
+        root: Name of the stages.
+        channels_last: Whether the maps are (B, H, W, C) instead of (B, C, H, W).
+        split: Whether each block of a stage is a block of the branch; the down-sampling
+            layer in front of a stage belongs to the first of them. Otherwise a stage as a
+            whole is one.
+    """
+
+    def __init__(
+        self,
+        net: Any,
+        *,
+        stem: Sequence[str] = ('stem',),
+        root: str = 'stages',
+        channels_last: bool = False,
+        split: bool = True,
+    ) -> None:
+        super().__init__(net)
+        self.stem = stem
+        self.root = root
+        self.channels_last = channels_last
+        self.split = split
+
+    def blocks(self) -> list[tuple[str, ...]]:
+        """See :class:`Adapter`."""
+        if not self.split:
+            return super().blocks()
+        return [
+            (f'{self.root}.{i}.downsample',) * (j == 0) + (f'{self.root}.{i}.blocks.{j}',)
+            for i, stage in enumerate(getattr(self.net, self.root))
+            for j in range(len(stage.blocks))
+        ]
+
+    def truncate(self, depth: int) -> None:
+        """See :class:`Adapter`."""
+        if not self.split:
+            super().truncate(depth)
+            return
+        stages = getattr(self.net, self.root)
+        for index, stage in enumerate(stages):
+            del stage.blocks[depth:]
+            depth -= len(stage.blocks)
+            if depth == 0:
+                del stages[index + 1 :]
+                return
+
+    def embed(self, image: Tensor) -> Tokens:
+        """See :class:`Adapter`."""
+        for name in self.stem:
+            image = getattr(self.net, name)(image)
+        return self.to_tokens(image)
+
+    def run(
+        self, tokens: Tensor, grid: tuple[int, int], start: int, stop: int, call: Call
+    ) -> Tokens:
+        """See :class:`Adapter`; grid and width may change."""
+        x = tokens.unflatten(1, grid)
+        if not self.channels_last:
+            x = x.permute(0, 3, 1, 2)
+        for names in self.blocks()[start:stop]:
+            for name in names:
+                x = call(self.function_of(self.net.get_submodule(name)), x)
+        return self.to_tokens(x)
+
+    def function_of(self, module: nn.Module) -> Callable[[Tensor], Tensor]:
+        """What runs a module on a map."""
+        return module
+
+    def to_tokens(self, x: Tensor) -> Tokens:
+        """A map to (B, N, C) tokens and their grid."""
+        if not self.channels_last:
+            x = x.permute(0, 2, 3, 1)
+        return x.flatten(1, 2), (x.shape[1], x.shape[2])
+
+
+class SwinAdapter(MapAdapter):
+    """``SwinTransformer`` and its second version: shifted windows.
+
+    Windows have the size that they have at the model's own image size. timm pads maps to
+    whole windows, and decides at the model's own image size whether a window covers the
+    grid and must not be shifted; here each image decides. The result is that of a timm
+    model built for the image with these windows.
+    """
+
+    def __init__(self, net: Any) -> None:
+        super().__init__(net, stem=('patch_embed',), root='layers', channels_last=True)
+
+    def embed(self, image: Tensor) -> Tokens:
+        """See :class:`Adapter`."""
+        return super().embed(crop(image, self.net.patch_embed.patch_size))
+
+    def function_of(self, module: nn.Module) -> Callable[[Tensor], Tensor]:
+        """See :class:`MapAdapter`."""
+        if not hasattr(module, 'target_shift_size'):
+            return module
+
+        def shifted(x_BHWC: Tensor) -> Tensor:
+            block: Any = module
+            block.shift_size = tuple(
+                window // 2 if any(block.target_shift_size) and side > window else 0
+                for side, window in zip(x_BHWC.shape[1:3], block.window_size, strict=True)
+            )
+            return block(x_BHWC)
+
+        return shifted

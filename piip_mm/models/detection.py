@@ -1,0 +1,94 @@
+"""What mmdet's heads need to be trained in bfloat16; needs mmdet.
+
+mmcv's operators take float32 and on CUDA float16, not bfloat16, in which the published
+models are trained. Because mmdet is slow to import, ``import piip_mm`` leaves this out: a
+config names ``piip_mm.models.detection`` in its ``custom_imports`` beside ``piip_mm``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import wraps
+from typing import Any
+
+import torch
+from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
+from mmcv.ops.nms import NMSop
+from mmdet.models.dense_heads import DINOHead
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from piip_mm.ops import no_autocast
+
+
+@MODELS.register_module()
+class Float32RoIExtractor(SingleRoIExtractor):
+    """mmdet's ``SingleRoIExtractor`` in float32 whatever autocast says.
+
+    mmdet rounds the corners of the regions to the precision of the maps, and bfloat16
+    holds 1,001 pixels as 1,000: at the resolutions of PIIP regions would be off by up to
+    4 pixels. The published training had this part in float32 too. Arguments as of the
+    base class.
+    """
+
+    def forward(
+        self,
+        feats: Sequence[Tensor],
+        rois: Tensor,
+        roi_scale_factor: float | None = None,
+    ) -> Tensor:
+        """Maps (B, C, H_l, W_l) and (R, 5) regions to (R, C, h, w) in float32."""
+        with no_autocast(rois.device):
+            maps = tuple(feat.float() for feat in feats)
+            return super().forward(maps, rois.float(), roi_scale_factor)
+
+
+@MODELS.register_module()
+class Float32DINOHead(DINOHead):
+    """mmdet's ``DINOHead``, whose boxes are float32 whatever autocast says.
+
+    mmdet adds the reference boxes to the offsets in the precision of the latter. A corner
+    in bfloat16 is off by up to 4 pixels in an image of 1,792. Arguments as of the base
+    class.
+    """
+
+    def forward(
+        self, hidden_states: Tensor, references: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """(L, B, Q, C) queries and L + 1 (B, Q, 4) references to the class scores and
+        boxes of all L decoder layers."""
+        with no_autocast(hidden_states.device):
+            return super().forward(
+                hidden_states.float(), [reference.float() for reference in references]
+            )
+
+
+def accept_bfloat16(function: type[torch.autograd.Function]) -> None:
+    """Let an operator take bfloat16 tensors: it runs in float32 and returns that.
+
+    Other precisions are left alone. Gradients come back in the precision of the inputs,
+    as autograd sees to that.
+    """
+    forward = function.forward
+
+    @wraps(forward)
+    def in_float32(ctx: Any, *args: Any) -> Any:
+        if not any(_is_bfloat16(arg) for arg in args):
+            return forward(ctx, *args)
+        args = tuple(
+            arg.float() if isinstance(arg, Tensor) and arg.is_floating_point() else arg
+            for arg in args
+        )
+        return forward(ctx, *args)
+
+    function.forward = staticmethod(in_float32)  # type: ignore[method-assign, assignment]
+
+
+def _is_bfloat16(arg: Any) -> bool:
+    return isinstance(arg, Tensor) and arg.dtype is torch.bfloat16
+
+
+# The first in the encoder and decoder of DINO, the second wherever there are proposals.
+for _operator in (MultiScaleDeformableAttnFunction, NMSop):
+    accept_bfloat16(_operator)

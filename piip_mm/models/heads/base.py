@@ -1,0 +1,78 @@
+"""What the heads have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmpretrain.models.heads import ClsHead
+from mmpretrain.structures import DataSample
+from torch import Tensor
+
+from ..checks import check_int, check_sequence
+from .labels import check_labels
+
+
+class BranchHead(ClsHead):
+    """Head on one feature a branch.
+
+    Args:
+        num_classes: Number of classes.
+        in_channels: Width of each branch, in the order of the backbone's branches.
+        init_cfg: MMEngine's initialisation config.
+        kwargs: Of mmpretrain's ``ClsHead``: ``loss``, ``topk``, ``cal_acc``.
+
+    Raises:
+        ValueError: If a number is not positive.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: Sequence[int],
+        *,
+        init_cfg: dict | Sequence[dict] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg, **kwargs)
+        check_int('num_classes', num_classes)
+        check_sequence('in_channels', in_channels)
+        for dims in in_channels:
+            check_int('in_channels', dims)
+        if not in_channels:
+            raise ValueError('in_channels is empty; name the width of every branch')
+        self.num_classes = num_classes
+        self.in_channels = tuple(in_channels)
+
+    def loss(
+        self, feats: Sequence[Tensor], data_samples: list[DataSample], **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """Losses of a batch, see mmpretrain's ``ClsHead``.
+
+        Raises:
+            ValueError: If a label is out of range.
+        """
+        check_labels(data_samples, self.num_classes)
+        return super().loss(feats, data_samples, **kwargs)
+
+    def check_feats(self, feats: Sequence[Tensor], *, maps: bool) -> None:
+        """Raise ``ValueError`` unless there is one fitting feature a branch.
+
+        Args:
+            feats: What the backbone returned.
+            maps: Whether (B, C_b, H_b, W_b) is expected, otherwise (B, C_b).
+        """
+        shapes = [tuple(feat.shape) for feat in feats]
+        out_type = 'maps' if maps else 'cls_tokens'
+        if any(len(shape) != (4 if maps else 2) for shape in shapes):
+            raise ValueError(
+                f'features of shapes {shapes}: expected '
+                f'{"maps (B, C, H, W)" if maps else "class tokens (B, C)"}; set '
+                f"out_type='{out_type}' of the backbone, or another token or head"
+            )
+        if tuple(shape[1] for shape in shapes) != self.in_channels:
+            raise ValueError(
+                f'features of shapes {shapes} do not fit in_channels '
+                f'{self.in_channels}: expected one of each width, in the order of the '
+                "backbone's branches"
+            )

@@ -1,0 +1,47 @@
+"""Final norm and classifier of a pretrained network, for the head of a branch."""
+
+from __future__ import annotations
+
+from mmengine.logging import print_log
+from torch import nn
+
+from piip_mm.weights.source import load_weights, unwrap_state_dict
+
+
+def load_pretrained_head(norm: nn.Module, classifier: nn.Linear, checkpoint: str) -> None:
+    """Load the norm after the last block, and the classifier if the classes agree.
+
+    Args:
+        norm: Final norm of a branch.
+        classifier: Linear layer of a branch.
+        checkpoint: Of a plain vision transformer: local path, URL or timm model, see
+            :func:`piip_mm.weights.source.load_weights`.
+
+    Raises:
+        FileNotFoundError: If a local file does not exist.
+        ConnectionError: If a download fails.
+        ValueError: If the file has no final norm, or one of another width.
+    """
+    parts = nn.ModuleDict({'norm': norm, 'head': classifier})
+    names = set(parts.state_dict())
+    content = unwrap_state_dict(load_weights(checkpoint))
+    weights = {name: tensor for name, tensor in content.items() if name in names}
+    for name, param in parts.named_parameters():
+        if name.startswith('norm.') and (
+            name not in weights or weights[name].shape != param.shape
+        ):
+            found = tuple(weights[name].shape) if name in weights else 'no tensor'
+            raise ValueError(
+                f'{checkpoint!r} does not fit the head: {name} is {found} in the file, '
+                f'{tuple(param.shape)} here; give the file that the branch is pretrained '
+                'from, or init_cfg=None'
+            )
+    shape = weights['head.weight'].shape if 'head.weight' in weights else None
+    if shape == classifier.weight.shape:
+        what = 'final norm and classifier'
+    else:
+        weights = {k: v for k, v in weights.items() if k.startswith('norm.')}
+        classes = 'no classifier' if shape is None else f'{shape[0]} classes'
+        what = f'final norm ({classes} in the file, {classifier.out_features} here)'
+    parts.load_state_dict(weights, strict=False)
+    print_log(f'{checkpoint}: {what} loaded', logger='current')

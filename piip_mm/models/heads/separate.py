@@ -1,0 +1,124 @@
+"""A classifier for every branch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from ..checks import check_choice
+from ..init import init_new_layers
+from ..layers import BLOCK_NORMS
+from .base import BranchHead
+from .pretrained import load_pretrained_head
+
+#: What of a branch is classified: its class token, its first patch token (top left; the
+#: released models read that one), or the mean of its patch tokens.
+TOKENS = ('cls', 'first_patch', 'mean')
+
+
+@MODELS.register_module()
+class PIIPSeparateHead(BranchHead):
+    """Mean over the branches of ``linear(norm(token))``, each branch with its own.
+
+    The backbone has ``out_type='cls_tokens'`` for ``token='cls'``, otherwise 'maps'.
+
+    Args:
+        num_classes: Number of classes.
+        in_channels: Width of each branch, in the order of the backbone's branches.
+        token: One of :data:`TOKENS`.
+        norm: Final norm, one of :data:`piip_mm.models.layers.BLOCK_NORMS`; one name, or
+            one a branch.
+        init_cfg: MMEngine's initialisation config. A list with one
+            ``dict(type='Pretrained', checkpoint=...)`` a branch (or a dict for a single
+            branch) loads final norms and classifiers from the files that the branches
+            are pretrained from.
+        kwargs: Of mmpretrain's ``ClsHead``: ``loss``, ``topk``, ``cal_acc``.
+
+    Raises:
+        ValueError: If an option is unknown, a number not positive, or there are not as
+            many norms or checkpoints as branches.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: Sequence[int],
+        *,
+        token: str = 'cls',
+        norm: str | Sequence[str] = 'LN',
+        init_cfg: dict | Sequence[dict] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_classes, in_channels, init_cfg=init_cfg, **kwargs)
+        check_choice('token', token, TOKENS)
+        norms = [norm] * len(self.in_channels) if isinstance(norm, str) else list(norm)
+        if len(norms) != len(self.in_channels):
+            raise ValueError(
+                f'norm {norms} for {len(self.in_channels)} branches; give one name, or '
+                'one a branch'
+            )
+        for name in norms:
+            check_choice('norm', name, BLOCK_NORMS)
+        self.token = token
+        self.norms = nn.ModuleList(
+            BLOCK_NORMS[name](dims, eps=1e-6)
+            for name, dims in zip(norms, self.in_channels, strict=True)
+        )
+        self.classifiers = nn.ModuleList(
+            nn.Linear(dims, num_classes) for dims in self.in_channels
+        )
+        init_new_layers(self)
+
+    def init_weights(self) -> None:
+        """Load final norms and classifiers, or initialise as ``init_cfg`` says.
+
+        Raises:
+            ValueError: If there are not as many checkpoints as branches, or one does not
+                fit.
+        """
+        cfgs = [self.init_cfg] if isinstance(self.init_cfg, Mapping) else self.init_cfg
+        if not cfgs or any(cfg.get('type') != 'Pretrained' for cfg in cfgs):
+            super().init_weights()
+            return
+        if len(cfgs) != len(self.norms):
+            raise ValueError(
+                f'{len(cfgs)} pretrained files in init_cfg of a head on '
+                f'{len(self.norms)} branches; give one a branch, in their order'
+            )
+        for norm, classifier, cfg in zip(self.norms, self.classifiers, cfgs, strict=True):
+            assert isinstance(classifier, nn.Linear)
+            load_pretrained_head(norm, classifier, cfg['checkpoint'])
+        self._is_init = True
+
+    def pre_logits(self, feats: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Normalised (B, C_b) token of every branch.
+
+        Args:
+            feats: Class tokens (B, C_b) or maps (B, C_b, H_b, W_b), see ``token``.
+
+        Raises:
+            ValueError: If the features do not fit.
+        """
+        self.check_feats(feats, maps=self.token != 'cls')
+        if self.token == 'mean':
+            return tuple(
+                norm(feat.flatten(2).transpose(1, 2)).mean(1)
+                for norm, feat in zip(self.norms, feats, strict=True)
+            )
+        if self.token == 'first_patch':
+            feats = [feat[:, :, 0, 0] for feat in feats]
+        return tuple(norm(feat) for norm, feat in zip(self.norms, feats, strict=True))
+
+    def forward(self, feats: Sequence[Tensor]) -> Tensor:
+        """Features, see :meth:`pre_logits`, to (B, num_classes) logits."""
+        logits = [
+            classifier(token)
+            for classifier, token in zip(
+                self.classifiers, self.pre_logits(feats), strict=True
+            )
+        ]
+        return torch.stack(logits).mean(0)

@@ -1,0 +1,201 @@
+"""The published classifiers: arguments, and names in their checkpoints, to ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from piip_mm.models import PIIP
+from piip_mm.models.checks import check_choice
+
+from ..rename import Rule, rename
+from .arguments import drop, expect, refuse_rest, take
+from .names import backbone_rules
+from .networks import piip_config
+from .vit import deit_branch, internvit_branch
+
+#: Type of the config that the migration makes.
+CLASSIFIER = 'mmpretrain.ImageClassifier'
+
+# What the published class of this name defaults to here, other than for detection.
+_INTERNVIT_DEFAULTS = dict(
+    patch_size=16, init_values=None, qk_normalization=False, norm_layer_type='ln'
+)
+_MODEL_TYPES = ('deit', 'augreg')
+
+
+def _network(kwargs: dict[str, Any], num_branches: int) -> dict[str, Any]:
+    """Config of a published classifier of two, three or four branches."""
+    separate = kwargs.pop('separate_head', False)
+    num_classes = kwargs.pop('num_classes', 1000)
+    expect(kwargs, use_cls_head=True)
+    classes, norms = [], []
+    for k in range(num_branches, 0, -1):
+        branch = kwargs[f'branch{k}'] = dict(take(kwargs, f'branch{k}'))
+        branch.setdefault('img_size', 224)
+        branch['real_size'] = branch['img_size']
+        classes.append(branch.pop('num_classes', 1000))
+        norms.append(_final_norm(branch, branch.get('model_type', 'deit')))
+        if separate and not branch.get('use_cls_token', True):
+            raise ValueError(
+                f'separate_head=True, but branch{k} has use_cls_token=False: the '
+                'published code does not run so'
+            )
+    backbone = piip_config(kwargs, num_branches, _branch, stored_size='img_size')
+    del backbone['out_strides']
+    backbone['out_type'] = 'maps'
+    in_channels = [branch['arch']['embed_dims'] for branch in backbone['branches']]
+    if not separate:
+        return _classifier(
+            backbone,
+            dict(type='PIIPMergedHead', num_classes=num_classes, in_channels=in_channels),
+        )
+    if len(set(classes)) > 1:
+        raise ValueError(
+            f'num_classes of the branches are {classes[::-1]}: expected the same number'
+        )
+    return _classifier(
+        backbone,
+        dict(
+            type='PIIPSeparateHead',
+            num_classes=classes[0],
+            in_channels=in_channels,
+            # The published code takes what stands first after the class token.
+            token='first_patch',
+            norm=norms,
+        ),
+    )
+
+
+def _single(kwargs: dict[str, Any], model_type: str) -> dict[str, Any]:
+    """Config of a published classifier of one branch."""
+    expect(kwargs, use_final_norm_and_head=True, drop_rate=0.0)
+    kwargs.setdefault('img_size', 224)
+    kwargs['pretrain_img_size'] = kwargs['img_size']
+    num_classes = kwargs.pop('num_classes', 1000)
+    norm = _final_norm(kwargs, model_type)
+    branch = _branch({**kwargs, 'model_type': model_type}, None)
+    has_token = branch['with_cls_token']
+    # Only this class gives its class token a position.
+    branch['cls_pos'] = has_token and model_type == 'augreg'
+    backbone = dict(
+        type='ViTPyramid',
+        branch=branch,
+        out_type='cls_tokens' if has_token else 'maps',
+    )
+    return _classifier(
+        backbone,
+        dict(
+            type='PIIPSeparateHead',
+            num_classes=num_classes,
+            in_channels=[branch['arch']['embed_dims']],
+            token='cls' if has_token else 'mean',
+            norm=norm,
+        ),
+    )
+
+
+def _branch(kwargs: dict[str, Any], depth: int | None) -> dict[str, Any]:
+    """Config of a branch from its arguments and the number of blocks that are run."""
+    model_type = kwargs.pop('model_type', 'deit')
+    check_choice('model_type', model_type, _MODEL_TYPES)
+    with_cls_token = kwargs.pop('use_cls_token', True)
+    if model_type == 'deit':
+        config = deit_branch(kwargs, depth)
+    else:
+        kwargs = {**_INTERNVIT_DEFAULTS, **kwargs}
+        config = internvit_branch(kwargs, depth)
+        drop(kwargs, 'use_flash_attn', 'layerscale_force_fp32')
+        refuse_rest(kwargs, 'an AugReg branch')
+    return config | dict(with_cls_token=with_cls_token, drop_path_schedule='constant')
+
+
+def _final_norm(kwargs: dict[str, Any], model_type: str) -> str:
+    is_rms = model_type == 'augreg' and kwargs.get('norm_layer_type') == 'RMSNorm'
+    return 'RMS' if is_rms else 'LN'
+
+
+def _classifier(backbone: dict[str, Any], head: dict[str, Any]) -> dict[str, Any]:
+    # Registers the heads; here, because detection goes without mmpretrain.
+    import piip_mm.models.heads  # noqa: F401
+
+    return dict(type=CLASSIFIER, backbone=backbone, head=head)
+
+
+def classifier_rules(model: nn.Module) -> list[Rule]:
+    """Rules from the names of a published classifier to those of ours.
+
+    Args:
+        model: mmpretrain's ``ImageClassifier`` with a head of ours, perhaps on the meta
+            device.
+
+    Raises:
+        ValueError: If it has another backbone.
+    """
+    backbone = model.get_submodule('backbone')
+    rules = backbone_rules(backbone)
+
+    def of_backbone(match: re.Match[str]) -> str | None:
+        name = rename(match[0], rules)
+        return name and f'backbone.{name}'
+
+    if not isinstance(backbone, PIIP):
+        return [
+            (r'norm\.(.+)', r'head.norms.0.\1'),
+            (r'head\.(.+)', r'head.classifiers.0.\1'),
+            (r'.+', of_backbone),
+        ]
+    num_branches = len(backbone.branches)
+    # Inside a projection: norm, permutation, linear layer, permutation, norm.
+    layers = {'0': 'norm1.', '2': 'linear.', '4': 'norm2.', None: ''}
+    parts = {'norm': 'norms', 'head': 'classifiers'}
+    return [
+        (
+            r'branch(\d)\.(norm|head)\.(.+)',
+            lambda m: f'head.{parts[m[2]]}.{num_branches - int(m[1])}.{m[3]}',
+        ),
+        (
+            r'merge_branch(\d)\.(?:([024])\.)?(.+)',
+            lambda m: f'head.branches.{num_branches - int(m[1])}.{layers[m[2]]}{m[3]}',
+        ),
+        (r'w(\d)', lambda m: f'head.scales.{num_branches - int(m[1])}'),
+        (r'cls_norm\.(.+)', r'head.norm.\1'),
+        (r'cls_head\.(.+)', r'head.classifier.\1'),
+        (r'.+', of_backbone),
+    ]
+
+
+def convert_classifier(
+    state_dict: Mapping[str, Tensor], model: nn.Module
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Translate the weights of a published classifier for a model of ours.
+
+    Arguments, returns and errors as of
+    :func:`piip_mm.weights.checkpoint.convert_published`; names in the files of published
+    classifiers have no prefix.
+    """
+    rules = classifier_rules(model)
+    converted, dropped = {}, []
+    for name, tensor in state_dict.items():
+        try:
+            new_name = rename(name, rules)
+        except ValueError:
+            new_name = name
+        if new_name is None:
+            dropped.append(name)
+        else:
+            converted[new_name] = tensor
+    return converted, dropped
+
+
+#: As :data:`piip_mm.weights.published.networks.KINDS`.
+KINDS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
+    'cls.PIIPTwoBranch': lambda kwargs, _: _network(kwargs, 2),
+    'cls.PIIPThreeBranch': lambda kwargs, _: _network(kwargs, 3),
+    'cls.PIIPFourBranch': lambda kwargs, _: _network(kwargs, 4),
+    'cls.vit_models': lambda kwargs, _: _single(kwargs, 'deit'),
+    'cls.InternViT6B': lambda kwargs, _: _single(kwargs, 'augreg'),
+}

@@ -1,0 +1,106 @@
+"""Detectors under autocast in bfloat16."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+from mmdet.testing import demo_mm_inputs
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+
+from piip_mm.models.detection import Float32RoIExtractor, accept_bfloat16
+
+CONFIGS = Path(__file__).parents[1] / 'configs/det'
+
+
+def extractors():
+    options = dict(
+        roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=0),
+        out_channels=8,
+        featmap_strides=[4, 8],
+    )
+    return Float32RoIExtractor(**options), SingleRoIExtractor(**options)
+
+
+def test_regions_keep_their_corners():
+    ours, plain = extractors()
+    torch.manual_seed(0)
+    maps = [torch.randn(1, 8, 300, 300), torch.randn(1, 8, 150, 150)]
+    rois = torch.tensor(
+        [[0, 1001.0, 1003.0, 1031.0, 1045.0], [0, 3.0, 5.0, 333.0, 441.0]]
+    )
+    expected = plain(maps, rois)
+    rounded = [x.bfloat16() for x in maps]
+    with torch.autocast('cpu', torch.bfloat16):
+        output = ours(rounded, rois)
+    assert output.dtype == torch.float32
+    torch.testing.assert_close(output, expected, atol=0.02, rtol=0.02)
+    # What mmdet does with the corners.
+    displaced = plain(maps, rois.bfloat16().float())
+    assert (displaced - expected).abs().max() > 0.5
+
+
+@pytest.mark.parametrize(
+    'config',
+    ['piip_tiny_maskrcnn_shapes', 'piip_tiny_cascade_shapes', 'piip_tiny_dino_shapes'],
+)
+def test_losses(config):
+    cfg = Config.fromfile(CONFIGS / f'{config}.py').model
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(cfg)
+        model.init_weights()
+        inputs = demo_mm_inputs(
+            2, [[3, 128, 128]] * 2, num_classes=3, with_mask=True, num_items=[2, 3]
+        )
+        data = model.data_preprocessor(inputs, training=True)
+        with torch.autocast('cpu', torch.bfloat16):
+            losses, _ = model.parse_losses(model(**data, mode='loss'))
+        losses.backward()
+    assert torch.isfinite(losses)
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    assert grads and all(torch.isfinite(grad).all() for grad in grads)
+
+
+def test_boxes_of_dino_are_float32():
+    cfg = Config.fromfile(CONFIGS / 'piip_tiny_dino_shapes.py').model
+    assert cfg.bbox_head.type == 'Float32DINOHead'
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        head = MODELS.build(cfg).bbox_head
+    layers = len(head.reg_branches) - 1
+    hidden = torch.randn(layers, 1, 5, head.embed_dims)
+    references = [torch.rand(1, 5, 4) for _ in range(layers + 1)]
+    expected = head(hidden.bfloat16().float(), references)[1]
+    with torch.autocast('cpu', torch.bfloat16):
+        boxes = head(hidden.bfloat16(), references)[1]
+    assert boxes.dtype == torch.float32
+    torch.testing.assert_close(boxes, expected)
+
+
+def test_an_operator_without_bfloat16():
+    class Scale(torch.autograd.Function):
+        """Like mmcv's operators: no bfloat16."""
+
+        @staticmethod
+        def forward(ctx, x, factor, shape):
+            assert x.dtype == factor.dtype != torch.bfloat16
+            assert shape.dtype == torch.int64
+            ctx.save_for_backward(factor)
+            return x * factor
+
+        @staticmethod
+        def backward(ctx, grad):
+            (factor,) = ctx.saved_tensors
+            assert grad.dtype == factor.dtype
+            return grad * factor, None, None
+
+    accept_bfloat16(Scale)
+    x = torch.ones(3, dtype=torch.bfloat16, requires_grad=True)
+    factor, shape = torch.full((3,), 2.0), torch.tensor([3])
+    output = Scale.apply(x, factor, shape)
+    assert output.dtype == torch.float32
+    output.sum().backward()
+    assert x.grad.dtype == torch.bfloat16 and x.grad.tolist() == [2, 2, 2]
+    half = Scale.apply(x.detach().half(), factor.half(), shape)
+    assert half.dtype == torch.float16
