@@ -56,6 +56,7 @@ class Case:
     outputs: list[Sampled]
     grads: dict[str, Sampled] = field(default_factory=dict)
     loss: float | None = None
+    convnext_archs: dict | None = None
 
 
 def load_full(name: str) -> Case:
@@ -73,6 +74,7 @@ def load_full(name: str) -> Case:
         outputs=[Sampled.of(output) for output in io['outputs']],
         grads={name: Sampled.of(grad) for name, grad in io.get('grads', {}).items()},
         loss=float(io['loss']) if 'loss' in io else None,
+        convnext_archs=config.get('convnext_configs'),
     )
 
 

@@ -9,11 +9,19 @@ import piip_mm  # noqa: F401
 from piip_mm.weights import migrate_config, migrate_state_dict
 
 COMPACT = ['p1_three_branch_deit', 'p6_three_branch_fractional_sizes']
-FULL = [*COMPACT, 'p3_four_branch', 'p3b_four_branch_as_coded']
+FULL = [
+    *COMPACT,
+    'p2_two_branch_internvit_mae',
+    'p3_four_branch',
+    'p3b_four_branch_as_coded',
+    'p4_cls_separate_head',
+    'p5_hybrid_convnext_vit_regular_fpn',
+    'p7_eps_sensitive',
+]
 
 
 def build(case: golden.Case):
-    config = migrate_config(case.kind, case.kwargs)
+    config = migrate_config(case.kind, case.kwargs, case.convnext_archs)
     network = MODELS.build(config).eval()
     network.load_state_dict(migrate_state_dict(case.state_dict, config), strict=True)
     return network, config
@@ -23,6 +31,8 @@ def check_outputs(case: golden.Case):
     network, _ = build(case)
     with torch.no_grad():
         outputs = network(case.image)
+    # A classifier returns its logits alone.
+    outputs = [outputs] if isinstance(outputs, torch.Tensor) else outputs
     assert len(outputs) == len(case.outputs)
     for output, recorded in zip(outputs, case.outputs, strict=True):
         assert recorded.deviation(output) < golden.OUTPUT_TOLERANCE
@@ -38,8 +48,16 @@ def test_outputs_of_complete_recordings(name):
     check_outputs(golden.load_full(name))
 
 
-def test_gradients():
-    case = golden.load_compact('p1_three_branch_deit')
+@pytest.mark.parametrize(
+    'case',
+    [
+        lambda: golden.load_compact('p1_three_branch_deit'),
+        lambda: golden.load_full('p2_two_branch_internvit_mae'),
+    ],
+    ids=['p1', 'p2'],
+)
+def test_gradients(case):
+    case = case()
     network, config = build(case)
     loss = golden.loss_of(network(case.image))
     loss.backward()

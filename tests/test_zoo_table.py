@@ -82,7 +82,7 @@ def test_counts_are_the_published_ones(table):
     cells = {}
     for line in table.splitlines():
         for name in MODELS:
-            if f'](configs/{name})' in line:
+            if f'](../configs/{name})' in line:
                 cells[name] = line.split(' | ')[7]
     assert set(cells) == set(MODELS)
     published = 0
@@ -114,7 +114,7 @@ def test_row(tool):
         ' 146M, 243G ',
         ' 175M, 307G ',
         ' [`piip_tsb_maskrcnn_1x_1120-896-448`]'
-        '(configs/det/piip_tsb_maskrcnn_1x_1120-896-448.py) ',
+        '(../configs/det/piip_tsb_maskrcnn_1x_1120-896-448.py) ',
         f' [`{checkpoint}`]({url}) ',
     ]
 
@@ -138,9 +138,9 @@ def test_pretraining_of_a_row(tool):
     assert tool.format_pretraining(archs) == 'MAE (H), InternVL (6B)'
 
 
-def test_table_in_the_readme_is_current(tool, table):
-    before, after = tool.split_at_markers((zoo.ROOT / 'README.md').read_text())
-    assert before + table + after == (zoo.ROOT / 'README.md').read_text(), (
+def test_table_in_the_docs_is_current(tool, table):
+    before, after = tool.split_at_markers((zoo.ROOT / 'docs/model_zoo.md').read_text())
+    assert before + table + after == (zoo.ROOT / 'docs/model_zoo.md').read_text(), (
         'run python tools/misc/make_zoo_table.py'
     )
 
@@ -151,11 +151,11 @@ def test_stale_table(tool, tmp_path, monkeypatch):
     stale = '# Title\n<!-- zoo:begin -->\nold\n<!-- zoo:end -->\n# End\n'
     readme.write_text(stale)
     with pytest.raises(SystemExit, match=r'table of models is stale; run python tools'):
-        tool.main(['--readme', str(readme), '--check'])
+        tool.main(['--file', str(readme), '--check'])
     assert readme.read_text() == stale
-    tool.main(['--readme', str(readme)])
+    tool.main(['--file', str(readme)])
     assert readme.read_text() == stale.replace('old', 'new')
-    tool.main(['--readme', str(readme), '--check'])
+    tool.main(['--file', str(readme), '--check'])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Write the table of published detectors into the README.
+"""Write the table of published detectors into docs/model_zoo.md.
 
 The rows come from configs/det/metafile.yml (published AP, released checkpoints) and from
 the configs (sizes, parameters, FLOPs).
@@ -25,6 +25,9 @@ MISSING = '—'
 
 COLUMNS = (
     'backbone',
+    'pretrained',
+    'detector',
+    'epochs',
     'resolution',
     'box AP',
     'mask AP',
@@ -34,31 +37,52 @@ COLUMNS = (
     'released checkpoint',
 )
 NOTES = """
-Mask R-CNN on COCO val2017, 12 epochs, batch 16. AP is what the authors published for the
-released checkpoint of the row. The counts (1 FLOP = 1 multiply-add) are of the backbone,
+COCO val2017. AP is what the authors published for the released checkpoint of the row; †
+printed beside a config, without a checkpoint; ‡ in the paper, without a config: what is
+ours there stands in our config. The counts (1 FLOP = 1 multiply-add) are of the backbone,
 computed from the config: in the convention of the published table, and of the backbone as
-the released checkpoints have it.
+the released checkpoints have it. With ConvNeXt branches the published table has the
+latter, truncated.
 
 PIIP-TSBL was released with a slip: the branch meant to be DeiT tiny has the width of DeiT
 small. The rows 'as released' fit these checkpoints and count the network that was built.
 The rows above them are the intended networks, to which the published counts belong.
 """
+DETECTORS = {
+    'MaskRCNN': 'Mask R-CNN',
+    'CascadeRCNN': 'Cascade Mask R-CNN',
+    'DINO': 'DINO',
+}
+#: Pretraining by the family in the name of an architecture.
+FAMILIES = {
+    'augreg': 'AugReg',
+    'beitv2': 'BEiT v2',
+    'convnext': 'ConvNeXt',
+    'deit': 'DeiT',
+    'deit3': 'DeiT III',
+    'dinov2': 'DINOv2',
+    'internvit': 'InternVL',
+    'mae': 'MAE',
+    'uniperceiver': 'Uni-Perceiver',
+}
+#: Marks of AP that belongs to no released checkpoint, by 'AP from' of the metafile.
+MARKS = {None: '', 'config': ' †', 'paper': ' ‡'}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Rewrite the table between the markers, or check it."""
     args = parse_args(argv)
-    text = args.readme.read_text(encoding='utf-8')
+    text = args.file.read_text(encoding='utf-8')
     try:
         before, after = split_at_markers(text)
     except ValueError as error:
-        sys.exit(f'{args.readme}: {error}')
+        sys.exit(f'{args.file}: {error}')
     new = before + make_table(load(METAFILE)['Models']) + after
     if not args.check:
-        args.readme.write_text(new, encoding='utf-8')
+        args.file.write_text(new, encoding='utf-8')
     elif new != text:
         sys.exit(
-            f'{args.readme}: the table of models is stale; run '
+            f'{args.file}: the table of models is stale; run '
             'python tools/misc/make_zoo_table.py'
         )
 
@@ -67,7 +91,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        '--readme', type=Path, default=ROOT / 'README.md', help='file to rewrite'
+        '--file', type=Path, default=ROOT / 'docs/model_zoo.md', help='file to rewrite'
     )
     parser.add_argument(
         '--check', action='store_true', help='change nothing, fail if the table is stale'
@@ -97,21 +121,27 @@ def make_table(models: list[dict[str, Any]]) -> str:
 
 def make_row(model: Mapping[str, Any]) -> str:
     """A row of the table."""
-    backbone = Config.fromfile(ROOT / model['Config']).model.backbone
+    detector = Config.fromfile(ROOT / model['Config']).model
+    backbone = detector.backbone
     branches = backbone.get('branches') or [backbone.branch]
     metrics: dict[str, float] = {}
     for result in model.get('Results', ()):
         metrics |= result['Metrics']
     published, released = format_counts(backbone)
     config, weights = Path(model['Config']), model.get('Weights')
+    metadata = model['Metadata']
+    mark = MARKS[metadata.get('AP from')]
     cells = (
-        model['Metadata']['Architecture'],
+        metadata['Architecture'],
+        format_pretraining([branch.arch for branch in branches]),
+        DETECTORS[detector.type],
+        str(metadata['Epochs']),
         '/'.join(str(branch.img_size) for branch in branches),
-        format_ap(metrics.get('box AP')),
-        format_ap(metrics.get('mask AP')),
+        format_ap(metrics.get('box AP'), mark),
+        format_ap(metrics.get('mask AP'), mark),
         published,
         released,
-        f'[`{config.stem}`]({config.as_posix()})',
+        f'[`{config.stem}`](../{config.as_posix()})',
         f'[`{Path(weights).name}`]({weights})' if weights else MISSING,
     )
     return make_line(cells)
@@ -129,9 +159,22 @@ def format_counts(backbone: Mapping[str, Any]) -> list[str]:
     return [f'{s.params / 1e6:.0f}M, {s.flops / 1e9:.0f}G' for s in sums]
 
 
-def format_ap(value: float | None) -> str:
-    """An AP with one decimal, or a dash."""
-    return MISSING if value is None else f'{value:.1f}'
+def format_pretraining(archs: Sequence[str]) -> str:
+    """Families of the branches, with the sizes of each where there are several."""
+    sizes: dict[str, list[str]] = {}
+    for arch in archs:
+        family, _, size = arch.partition('_')
+        sizes.setdefault(FAMILIES[family], []).append(
+            size[: 2 if size == '6b' else 1].upper()
+        )
+    if len(sizes) == 1:
+        return next(iter(sizes))
+    return ', '.join(f'{family} ({", ".join(of)})' for family, of in sizes.items())
+
+
+def format_ap(value: float | None, mark: str) -> str:
+    """An AP with one decimal and its mark, or a dash."""
+    return MISSING if value is None else f'{value:.1f}{mark}'
 
 
 if __name__ == '__main__':
