@@ -4,47 +4,51 @@ SHELL := bash
 export VENV ?= .venv
 PY := $(VENV)/bin/python
 
-CONFIG := configs/det/piip_tiny_maskrcnn_shapes.py
-WORK := work_dirs/piip_tiny_maskrcnn_shapes
-SHAPES := data/shapes/shapes.json
-
-.PHONY: help env demo test lint format clean
+.PHONY: help env demo demo-seg demo-cls test lint format clean
 .DELETE_ON_ERROR:
 
 help:
-	@echo 'make demo    data, training, test and pictures of a small PIIP on the CPU'
-	@echo 'make test    run the tests'
-	@echo 'make lint    ruff, mypy and codespell'
-	@echo 'make format  format the code'
-	@echo 'make env     only create the virtual environment $(VENV)'
-	@echo 'make clean   remove the results of make demo'
+	@echo 'make demo      data, training, test and pictures of a small detector on the CPU'
+	@echo 'make demo-seg  the same for semantic segmentation'
+	@echo 'make demo-cls  the same for classification'
+	@echo 'make test      run the tests'
+	@echo 'make lint      ruff, mypy and codespell'
+	@echo 'make format    format the code'
+	@echo 'make env       only create the virtual environment $(VENV)'
+	@echo 'make clean     remove the results of the demos'
 
 env:
 	@tools/setup_env.sh
 
-demo: $(WORK)/tested
+# What a demo is made of: $(1) its target, $(2) the config without its ending, $(3) the
+# folder of the data, $(4) their layout. `--resume` continues an interrupted training from
+# its last checkpoint.
+define demo_rules
+$(1): work_dirs/$(notdir $(2))/tested
 	@echo
-	@echo 'checkpoint  '"$$(cat $(WORK)/last_checkpoint)"
-	@echo 'log, config $(WORK)/'
-	@echo 'metrics     $(WORK)/test.log'
-	@echo 'pictures    $(WORK)/pictures/  (left: ground truth, right: prediction)'
+	@echo 'checkpoint  '"$$$$(cat work_dirs/$(notdir $(2))/last_checkpoint)"
+	@echo 'log, config work_dirs/$(notdir $(2))/'
+	@echo 'metrics     work_dirs/$(notdir $(2))/test.log'
+	@echo 'pictures    work_dirs/$(notdir $(2))/pictures/'
 	@echo
-	@echo 'Next: your own data in COCO format, see "Your own data" in README.md, or'
-	@echo '      twice the training:'
-	@echo '      $(PY) tools/train.py $(CONFIG) --work-dir work_dirs/longer \'
-	@echo '          --cfg-options train_cfg.max_epochs=8 param_scheduler.1.end=8 param_scheduler.1.T_max=8'
+	@echo 'Next: "Train and test" and "Your own data" in README.md'
 
-$(SHAPES): | env
-	$(PY) -m piip_mm.datasets.shapes --out data/shapes
+$(3)/shapes.json: | env
+	$(PY) -m piip_mm.datasets.shapes --layout $(4) --out $(3)
 
-# `--resume` continues an interrupted training from its last checkpoint.
-$(WORK)/trained: $(SHAPES) | env
-	$(PY) tools/train.py $(CONFIG) --resume
-	@touch $@
+work_dirs/$(notdir $(2))/trained: $(3)/shapes.json | env
+	$(PY) tools/train.py $(2).py --resume
+	@touch $$@
 
-$(WORK)/tested: $(WORK)/trained | env
-	$(PY) tools/test.py $(CONFIG) "$$(cat $(WORK)/last_checkpoint)" --show-dir $(CURDIR)/$(WORK)/pictures 2>&1 | tee $(WORK)/test.log
-	@touch $@
+work_dirs/$(notdir $(2))/tested: work_dirs/$(notdir $(2))/trained | env
+	$(PY) tools/test.py $(2).py "$$$$(cat work_dirs/$(notdir $(2))/last_checkpoint)" \
+	    --show-dir $(CURDIR)/work_dirs/$(notdir $(2))/pictures 2>&1 | tee work_dirs/$(notdir $(2))/test.log
+	@touch $$@
+endef
+
+$(eval $(call demo_rules,demo,configs/det/piip_tiny_maskrcnn_shapes,data/shapes,coco))
+$(eval $(call demo_rules,demo-seg,configs/seg/piip_tiny_upernet_shapes,data/shapes_seg,ade20k))
+$(eval $(call demo_rules,demo-cls,configs/cls/piip_tiny_shapes,data/shapes_cls,imagenet))
 
 test: env
 	$(PY) -m pytest
@@ -60,4 +64,5 @@ format: env
 	$(VENV)/bin/ruff format .
 
 clean:
-	rm -rf $(WORK) data/shapes
+	rm -rf work_dirs/piip_tiny_maskrcnn_shapes work_dirs/piip_tiny_upernet_shapes \
+	    work_dirs/piip_tiny_shapes data/shapes data/shapes_seg data/shapes_cls

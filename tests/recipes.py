@@ -27,10 +27,10 @@ def translated_recipe(name: str) -> dict[str, Any]:
     (resize,) = (step for step in test if step.type == 'Resize')
     is_bf16 = (wrapper.type, wrapper.dtype) == ('AmpOptimWrapper', 'bfloat16')
     recipe = {
-        'backbone': (_piip if is_piip else _single)(cfg, backbone),
-        'branches': _branches(cfg, backbone) if is_piip else {},
+        'backbone': (piip_settings if is_piip else single_settings)(cfg, backbone),
+        'branches': branch_settings(cfg, backbone) if is_piip else {},
         'neck': dict(cfg.model.neck),
-        'optimizer': _optimizer(wrapper, backbone),
+        'optimizer': optimizer_settings(wrapper, backbone),
         'optimizer_config': {'grad_clip': wrapper.get('clip_grad')},
         'lr_config': {
             'policy': {'MultiStepLR': 'step'}[steps.type],
@@ -126,7 +126,7 @@ def _options(step: Any) -> dict[str, Any]:
     return {key: value for key, value in step.items() if key != 'type'}
 
 
-def _optimizer(wrapper: Any, backbone: nn.Module) -> dict[str, Any]:
+def optimizer_settings(wrapper: Any, backbone: nn.Module) -> dict[str, Any]:
     optimizer = {**wrapper.optimizer, 'betas': list(wrapper.optimizer.betas)}
     if wrapper.constructor == 'DefaultOptimWrapperConstructor':
         assert wrapper.paramwise_cfg is None
@@ -157,7 +157,7 @@ def _layers(backbone: nn.Module) -> dict[str, Any]:
     return {'num_layers': num_layers - 2, 'skip_stride': strides[::-1]}
 
 
-def _piip(cfg: Config, backbone: nn.Module) -> dict[str, Any]:
+def piip_settings(cfg: Config, backbone: nn.Module) -> dict[str, Any]:
     interaction = cfg.model.backbone.interaction
     count = {2: 'Two', 3: 'Three', 4: 'Four'}[len(backbone.branches)]
     fields = {
@@ -181,7 +181,7 @@ def _piip(cfg: Config, backbone: nn.Module) -> dict[str, Any]:
     return fields
 
 
-def _branches(cfg: Config, backbone: nn.Module) -> dict[str, dict]:
+def branch_settings(cfg: Config, backbone: nn.Module) -> dict[str, dict]:
     """The published branch 1 is our last one."""
     parts = zip(
         cfg.model.backbone.branches, backbone.branches, backbone.ends, strict=True
@@ -197,7 +197,7 @@ def _branches(cfg: Config, backbone: nn.Module) -> dict[str, dict]:
     }
 
 
-def _single(cfg: Config, backbone: nn.Module) -> dict[str, Any]:
+def single_settings(cfg: Config, backbone: nn.Module) -> dict[str, Any]:
     branch = backbone.branch
     with torch.device('meta'):
         maps = backbone(torch.zeros(1, 3, 64, 64))

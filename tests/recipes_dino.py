@@ -22,6 +22,8 @@ def dino_fields(model: Any) -> dict[str, Any]:
         'type': model.type,
         'bbox_head': {
             **head,
+            # Ours differs in its precision only.
+            'type': head.type.removeprefix('Float32'),
             'num_query': model.num_queries,
             'as_two_stage': model.as_two_stage,
             'with_box_refine': model.with_box_refine,

@@ -122,10 +122,17 @@ def test_the_last_block_named_makes_the_output(out_indices):
     assert vit(out_indices=out_indices)['branch']['arch']['num_layers'] == 4
 
 
+def internvit(**kwargs):
+    defaults = dict(embed_dim=32, num_heads=4, depth=4, pretrain_img_size=64)
+    return migrate_config('det.InternViT6B', {**defaults, 'patch_size': 16, **kwargs})
+
+
 def test_baselines_with_several_outputs():
     maps = vit(out_indices=[1, 3], use_simple_fpn=False)
     assert (maps['out_blocks'], maps['out_strides']) == ([1, 3], [16, 16])
-    levels = vit(out_indices=[0, 1, 2, 3], use_simple_fpn=False, with_fpn=True)
+    every = dict(out_indices=[0, 1, 2, 3], use_simple_fpn=False, with_fpn=True)
+    assert 'out_blocks' not in vit(**every), 'its levels are all of the last map'
+    levels = internvit(**every)
     assert levels['out_blocks'] == [0, 1, 2, 3]
     network = MODELS.build(levels).eval()
     image = torch.randn(1, 3, 64, 64)
@@ -148,7 +155,9 @@ def test_pyramid_follows_the_patch():
 
 def test_blocks_after_the_last_group_are_never_run():
     short, long = branch(96, 32, ends=(0, 1)), branch(64, 96, depth=6)
-    config = migrate_config('det.PIIPTwoBranch', dict(branch1=long, branch2=short, deform_num_heads=4))
+    config = migrate_config(
+        'det.PIIPTwoBranch', dict(branch1=long, branch2=short, deform_num_heads=4)
+    )
     assert [b['arch']['num_layers'] for b in config['branches']] == [2, 4]
     published = {'branch1.blocks.3.gamma_1': 1, 'branch1.blocks.4.gamma_1': 2}
     names = migrate_state_dict(published, config)
@@ -207,7 +216,7 @@ def test_a_larger_size_leaves_the_image_as_it_is():
             r'expected groups that follow each other',
         ),
         (
-            'det.vit_models',
+            'det.InternViT6B',
             dict(use_simple_fpn=False, with_fpn=True, out_indices=[3, 11]),
             r'maps of blocks \[3, 11\]: expected one or four for a pyramid',
         ),
@@ -220,9 +229,7 @@ def test_errors(kind, kwargs, message):
 
 def test_unknown_names():
     config = vit(with_fpn=True, out_indices=[3])
-    with pytest.raises(
-        ValueError, match=r"'blocks.0.attn.bias_table' is no parameter"
-    ):
+    with pytest.raises(ValueError, match=r"'blocks.0.attn.bias_table' is no parameter"):
         migrate_state_dict({'blocks.0.attn.bias_table': 1}, config)
     with pytest.raises(ValueError, match=r"model of type 'ResNet'"):
         migrate_state_dict({}, dict(type='ResNet'))

@@ -711,3 +711,21 @@ def test_a_label_that_is_no_class_names_its_file(tmp_path):
     assert re.search(
         r'000001\.png has the value\(s\) \[9\] in 6 pixels.* has 4 classes', result.stderr
     )
+
+
+def test_sync_bn_becomes_bn_where_processes_run_on_cpus(monkeypatch):
+    monkeypatch.setattr(torch.distributed, 'init_process_group', lambda backend: None)
+    monkeypatch.setattr(torch.distributed, 'get_world_size', lambda: 2)
+    monkeypatch.setattr(torch.distributed, 'destroy_process_group', lambda: None)
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
+    norm = dict(type='SyncBN', requires_grad=True)
+    model = dict(decode_head=[dict(norm_cfg=norm)], backbone=dict(type='PIIP'))
+    cfg = Config(dict(launcher='pytorch', model=model))
+    with launch.process_group(cfg):
+        pass
+    assert cfg.model.decode_head[0].norm_cfg.type == 'BN'
+    cfg = Config(dict(launcher='none', model=model))
+    with launch.process_group(cfg):
+        pass
+    # In a single process MMEngine does it.
+    assert cfg.model.decode_head[0].norm_cfg.type == 'SyncBN'

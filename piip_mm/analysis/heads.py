@@ -52,6 +52,8 @@ def count_heads(model: nn.Module, shape: tuple[int, int]) -> Heads:
                 heads |= _count_roi_head(part, model.test_cfg)
             else:
                 remark = 'FLOPs not counted: no rule for this part'
+                if name == 'auxiliary_head':
+                    remark = 'FLOPs not counted: in training only'
                 heads[name] = Count(num_params(part)), remark
     return heads
 

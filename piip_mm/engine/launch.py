@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from mmengine.config import Config, DictAction
@@ -98,13 +99,20 @@ def process_group(cfg: Config) -> Iterator[None]:
     """Let processes started by torchrun work together on machines without a GPU.
 
     MMEngine joins the processes itself where there is a GPU. Otherwise they are joined
-    here with gloo before the runner exists, and the model's wrapper is told that it is
-    on a CPU.
+    here with gloo before the runner exists, the model's wrapper is told that it is on a
+    CPU, and SyncBN, which has no kernel for CPUs, becomes BN (for a single process
+    MMEngine does that).
     """
     if cfg.launcher == 'none' or get_device() != 'cpu':
         yield
         return
     torch.distributed.init_process_group('gloo')
+    if _replace_sync_bn(cfg.model):
+        print_log(
+            'SyncBN works on GPUs only; here each process has BN of its own images',
+            logger='current',
+            level=logging.WARNING,
+        )
     cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel'))
     cfg.model_wrapper_cfg.setdefault('device_ids', None)
     cfg.model_wrapper_cfg.setdefault('broadcast_buffers', False)
@@ -120,6 +128,18 @@ def process_group(cfg: Config) -> Iterator[None]:
         yield
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _replace_sync_bn(cfg: Any) -> int:
+    """Turn every config of a SyncBN into one of a BN; how many there were."""
+    if isinstance(cfg, Mapping):
+        is_sync = cfg.get('type') == 'SyncBN'
+        if is_sync:
+            cfg['type'] = 'BN'
+        return is_sync + sum(map(_replace_sync_bn, cfg.values()))
+    if isinstance(cfg, (list, tuple)):
+        return sum(map(_replace_sync_bn, cfg))
+    return 0
 
 
 def build_runner(cfg: Config) -> Runner:

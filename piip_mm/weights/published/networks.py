@@ -76,8 +76,10 @@ def piip_config(
         expect(branch, **{f'branch{k}_w_cls_token': False})
         # Branches of a larger size than the last one see its image as it is.
         size = take(branch, 'real_size')
-        if stored_size in branch:
-            branch['pretrain_img_size'] = branch[stored_size]
+        is_deit = 'deit' in (branch.get('pretrained') or '')
+        if stored_size == 'img_size' and not is_deit:
+            # The published DeiT stores it for pretrain_img_size there too.
+            branch['pretrain_img_size'] = branch.get('img_size', 224)
         branch['img_size'] = min(size, branches[0]['img_size']) if branches else size
         drop(branch, *_OWN_OUTPUTS)
         ends.append(_group_ends(indexes))
@@ -143,6 +145,20 @@ def _four_branch_config(kwargs: dict[str, Any], variant: str) -> dict[str, Any]:
     return piip_config(kwargs, 4, deit_branch)
 
 
+def _seg_three_branch_config(kwargs: dict[str, Any]) -> dict[str, Any]:
+    # This class takes the image of branch 2 and scales it up for branch 3.
+    middle, high = (
+        take(dict(take(dict(kwargs), f'branch{k}')), 'real_size') for k in (2, 3)
+    )
+    if middle != high:
+        raise ValueError(
+            f'real_size {high} of branch 3 and {middle} of branch 2: the published class '
+            'takes the image of branch 2 and scales it for the others, where PIIP takes '
+            'the image of its first branch; only equal sizes can be migrated'
+        )
+    return piip_config(kwargs, 3, _deit_or_internvit, stored_size='img_size')
+
+
 def _single_config(
     kwargs: dict[str, Any],
     branch_config: BranchConfig,
@@ -164,7 +180,8 @@ def _single_config(
     # The published code goes through the blocks and keeps the maps of those named. Where
     # it would keep none, and fail, the last one is what a reader expects.
     outputs = sorted({i for i in out_indices if 0 <= i < depth}) or [depth - 1]
-    if kwargs.pop('use_simple_fpn', True):
+    if kwargs.pop('use_simple_fpn', True) or (with_fpn and branch_config is deit_branch):
+        # The published DeiT makes all levels from its last output whatever the option is.
         outputs = outputs[-1:]
     if with_fpn and len(outputs) not in (1, 4):
         raise ValueError(
@@ -173,8 +190,8 @@ def _single_config(
         )
     expect(kwargs, output_dtype='float32', with_final_norm=False)
     kwargs.setdefault('pretrain_img_size', 224)
-    if stored_size in kwargs:
-        kwargs['pretrain_img_size'] = kwargs[stored_size]
+    if stored_size == 'img_size':
+        kwargs['pretrain_img_size'] = kwargs.get('img_size', 224)
     kwargs['img_size'] = kwargs['pretrain_img_size']
     branch = branch_config(kwargs, outputs[-1] + 1)
     patch_size = branch['patch_size']
@@ -235,12 +252,8 @@ KINDS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
     'seg.PIIPTwoBranch': lambda kwargs, _: piip_config(
         kwargs, 2, _deit_or_internvit, stored_size='img_size'
     ),
-    'seg.PIIPThreeBranch': lambda kwargs, _: piip_config(
-        kwargs, 3, _deit_or_internvit, stored_size='img_size'
-    ),
-    'seg.vit_models': lambda kwargs, _: _single_config(
-        kwargs, deit_branch, VIT_DEPTH, stored_size='img_size'
-    ),
+    'seg.PIIPThreeBranch': lambda kwargs, _: _seg_three_branch_config(kwargs),
+    'seg.vit_models': lambda kwargs, _: _single_config(kwargs, deit_branch, VIT_DEPTH),
     'seg.InternViT6B': lambda kwargs, _: _single_config(
         kwargs, internvit_branch, INTERNVIT_DEPTH, stored_size='img_size'
     ),

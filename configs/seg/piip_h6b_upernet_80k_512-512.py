@@ -1,0 +1,7 @@
+# PIIP-H6B 512/512: MAE-H and InternViT-6B, UPerNet, ADE20K, 80 000 iterations.
+_base_ = [
+    '_base_/models/piip_h6b_upernet.py',
+    '_base_/datasets/ade20k.py',
+    '_base_/schedules/piip_80k.py',
+    '_base_/default_runtime.py',
+]

@@ -1,0 +1,7 @@
+# PIIP-TSB 896/448/336, with the schedule of PIIP-H6B: never released.
+_base_ = [
+    '_base_/models/piip_tsb_upernet.py',
+    '_base_/datasets/ade20k_896.py',
+    '_base_/schedules/piip_80k.py',
+    '_base_/default_runtime.py',
+]
