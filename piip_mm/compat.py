@@ -6,6 +6,7 @@ Both mends are narrow: they act where the trouble is and do nothing elsewhere.
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
@@ -66,6 +67,8 @@ def _allow_mmengine_checkpoints() -> None:
     rebuild = [getattr(core.multiarray, name) for name in ('_reconstruct', 'scalar')]
     torch.serialization.add_safe_globals(
         [
+            # Arguments of a script, which the published classifiers were saved with.
+            Namespace,
             HistoryBuffer,
             np.ndarray,
             np.dtype,

@@ -1,8 +1,10 @@
 """Whole checkpoints of the published code, loaded as they are."""
 
+import copy
 import json
 import logging
 import re
+from argparse import Namespace
 from collections import OrderedDict
 from pathlib import Path
 from pickle import UnpicklingError
@@ -11,6 +13,8 @@ from types import SimpleNamespace
 import golden
 import pytest
 import torch
+import zoo
+from mmdet.models.layers.transformer.utils import MLP
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
@@ -28,10 +32,8 @@ KEYS = golden.FULL.parent / 'keys'
 
 
 @pytest.fixture(autouse=True)
-def scope():
+def scope(no_default_scope):
     init_default_scope('mmdet')
-    yield
-    DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture(scope='module')
@@ -276,3 +278,28 @@ def test_the_tools_add_the_hook_once():
         'PublishedCheckpointHook',
     ]
     assert cfg.custom_hooks[1]['strict']
+
+
+def test_classifier(tmp_path):
+    """As the published script saves it: with its arguments, without a prefix."""
+    case = golden.load_full('p4_cls_separate_head')
+    model = MODELS.build(migrate_config(case.kind, case.kwargs)).eval()
+    load({'model': case.state_dict, 'args': Namespace(lr=3e-5)}, model, tmp_path)
+    with torch.no_grad():
+        logits = model(case.image)
+    assert case.outputs[0].deviation(logits) < golden.OUTPUT_TOLERANCE
+
+
+@pytest.mark.parametrize('file_is_of_the_fork', [False, True])
+def test_dino_of_the_fork_is_explained(file_is_of_the_fork):
+    upstream = zoo.built('det/piip_tiny_dino_shapes.py')
+    fork = copy.deepcopy(upstream)
+    fork.decoder.ref_point_head = MLP(4 * 256, 256, 256, 2)
+    file, model = (fork, upstream) if file_is_of_the_fork else (upstream, fork)
+    fit = compare(file.state_dict(), model)
+    assert not (fit.missing or fit.left_over)
+    (misfit,) = fit.mismatched
+    assert re.search(
+        r'ref_point_head.*\(256, (512|1024)\) in the file.*onedl-mmdetection.*mmdet 3\.3',
+        misfit,
+    )

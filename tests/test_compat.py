@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -105,3 +106,11 @@ def test_getattr_gives_out_statistics_only(tmp_path, args):
     torch.save(Call(*args), path)
     with pytest.raises(pickle.UnpicklingError):
         torch.load(path)
+
+
+def test_arguments_of_a_script_beside_the_weights(tmp_path):
+    """Published classifiers were saved with them."""
+    path = tmp_path / 'released.pth'
+    content = {'model': {'weight': torch.ones(1)}, 'args': Namespace(lr=3e-5)}
+    torch.save(content, path)
+    assert torch.load(path, weights_only=True)['args'].lr == 3e-5

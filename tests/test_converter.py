@@ -38,10 +38,7 @@ def files(tmp_path_factory):
 
 
 def convert(folder, name, out):
-    try:
-        return tool.convert(str(folder / 'config.py'), str(folder / name), out)
-    finally:
-        DefaultScope._instance_dict.clear()
+    return tool.convert(str(folder / 'config.py'), str(folder / name), out)
 
 
 def test_conversion(files):

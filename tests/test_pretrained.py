@@ -131,5 +131,7 @@ def test_errors(tmp_path):
     with pytest.raises(ValueError, match=r'has blocks.0.attn.qkv.bias, which the branch'):
         load_pretrained(vit(arch=no_bias), path)
     torch.save({'layer1.0.conv1.weight': torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match=r"' has layer1.0.conv1.weight, which is in no file of plain"):
+    with pytest.raises(
+        ValueError, match=r"' has layer1.0.conv1.weight, which is in no file of plain"
+    ):
         load_pretrained(vit(), path)

@@ -613,7 +613,7 @@ def last_checkpoint(cwd):
     return (cwd / 'work/last_checkpoint').read_text()
 
 
-def tested(cwd):
+def metrics_of(cwd):
     """Metrics of the run whose work directory is ``cwd / 'tested'``."""
     return json.loads(next(cwd.glob('tested/*/*.json')).read_text())
 
@@ -637,7 +637,7 @@ def test_every_task_writes_predictions_and_pictures(trained_task):
         cwd=cwd,
     )
     assert result.returncode == 0, result.stderr
-    assert 0 <= tested(cwd)[METRIC[task]] <= 100
+    assert 0 <= metrics_of(cwd)[METRIC[task]] <= 100
     names = ['000001.png', '000002.png', '000003.png']
     pictures = sorted(cwd.glob('tested/*/pictures/*.png'))
     assert [path.name for path in pictures] == names
@@ -672,7 +672,7 @@ def test_test_time_augmentation_in_every_task(trained_task):
     )
     assert result.returncode == 0, result.stderr
     assert 'horizontal flips are used' in result.stderr + result.stdout
-    assert 0 <= tested(cwd)[METRIC[task]] <= 100
+    assert 0 <= metrics_of(cwd)[METRIC[task]] <= 100
     assert len(list(cwd.glob('tested/*/augmented/*.png'))) == 3
 
 

@@ -61,16 +61,25 @@ def main() -> None:
         shape = analysis.configured_shape(model.backbone)
         if args.shape is not None:
             shape = args.shape[0], args.shape[-1]
-        columns = analysis.count_backbone(model.backbone, shape)
-        heads = analysis.count_heads(model, shape)
+        heads = None
+        if hasattr(model, 'head'):
+            # Here, because detection and segmentation go without mmpretrain.
+            from piip_mm.analysis.classifiers import count_classifier
+
+            columns = count_classifier(model, shape)
+        else:
+            columns = analysis.count_backbone(model.backbone, shape)
+            heads = analysis.count_heads(model, shape)
 
     # Wide enough for the tables where the output goes into a file or a pipe.
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     console.print(f'{args.config}, input {shape[0]} x {shape[1]} (H x W)')
     console.print(analysis.backbone_table(columns))
-    console.print(analysis.heads_table(heads))
+    notes = [analysis.FLOP, *analysis.column_notes()]
+    if heads is not None:
+        console.print(analysis.heads_table(heads))
+        notes.append(analysis.HEADS)
     num_params = sum(p.numel() for p in model.parameters())
-    notes = (analysis.FLOP, *analysis.column_notes(), analysis.HEADS)
     for line in (analysis.memory_note(num_params), *notes):
         console.print(line)
 

@@ -122,7 +122,14 @@ def _classifier(backbone: dict[str, Any], head: dict[str, Any]) -> dict[str, Any
     # Registers the heads; here, because detection goes without mmpretrain.
     import piip_mm.models.heads  # noqa: F401
 
-    return dict(type=CLASSIFIER, backbone=backbone, head=head)
+    # With prefixes, so that it builds whatever scope is the default.
+    head['loss'] = dict(type='mmpretrain.CrossEntropyLoss')
+    return dict(
+        type=CLASSIFIER,
+        data_preprocessor=dict(type='mmpretrain.ClsDataPreprocessor'),
+        backbone=backbone,
+        head=head,
+    )
 
 
 def classifier_rules(model: nn.Module) -> list[Rule]:
