@@ -17,7 +17,7 @@ import zoo
 from mmdet.models.layers.transformer.utils import MLP
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.registry import MODELS, DefaultScope, init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, get_priority
 
 from piip_mm.engine import PublishedCheckpointHook

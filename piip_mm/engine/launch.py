@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -132,7 +132,7 @@ def process_group(cfg: Config) -> Iterator[None]:
 
 def _replace_sync_bn(cfg: Any) -> int:
     """Turn every config of a SyncBN into one of a BN; how many there were."""
-    if isinstance(cfg, Mapping):
+    if isinstance(cfg, MutableMapping):
         is_sync = cfg.get('type') == 'SyncBN'
         if is_sync:
             cfg['type'] = 'BN'
