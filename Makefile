@@ -65,4 +65,5 @@ format: env
 
 clean:
 	rm -rf work_dirs/piip_tiny_maskrcnn_shapes work_dirs/piip_tiny_upernet_shapes \
-	    work_dirs/piip_tiny_shapes data/shapes data/shapes_seg data/shapes_cls
+	    work_dirs/piip_tiny_shapes work_dirs/piip_tiny_dino_shapes \
+	    work_dirs/piip_tiny_cascade_shapes data/shapes data/shapes_seg data/shapes_cls

@@ -12,6 +12,7 @@ from piip_mm.engine import check_data, find_missing
 def root(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'data/images').mkdir(parents=True)
+    (tmp_path / 'data/images/1.jpg').touch()
     (tmp_path / 'data/train.json').touch()
     return tmp_path
 
@@ -167,6 +168,7 @@ def test_missing_data_sets_of_the_bases(root, base, paths, help_text):
     assert help_text in str(error.value)
     for path in paths:
         (root / path).mkdir(parents=True)
+        (root / path / 'some').touch()
     check_data(cfg, 'train')
 
 
@@ -177,3 +179,14 @@ def test_folders_of_classes_may_be_the_root(root):
     assert find_missing(cfg, 'train') == {}
     cfg.train_dataloader.dataset.data_root = 'data/none'
     assert list(find_missing(cfg, 'train')) == ['data/none']
+
+
+def test_an_empty_folder_is_as_good_as_none(tmp_path):
+    dataset = dict(type='ADE20KDataset', data_root=str(tmp_path), data_prefix={})
+    dataset['data_prefix'] = dict(img_path='images')
+    (tmp_path / 'images').mkdir()
+    cfg = Config(dict(test_dataloader=dict(dataset=dataset)))
+    with pytest.raises(FileNotFoundError, match='do not exist or are empty'):
+        check_data(cfg, 'test')
+    (tmp_path / 'images/1.jpg').touch()
+    check_data(cfg, 'test')

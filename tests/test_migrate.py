@@ -142,6 +142,31 @@ def test_baselines_with_several_outputs():
     torch.testing.assert_close(network(image)[2], expected)
 
 
+def test_beit_makes_all_levels_from_its_last_output():
+    kwargs = dict(
+        depth=4,
+        embed_dim=32,
+        num_heads=4,
+        with_fpn=True,
+        use_simple_fpn=False,
+        out_indices=[0, 1, 2, 3],
+        window_attn=True,
+        window_size=4,
+    )
+    assert 'out_blocks' not in migrate_config('det.BEiT', kwargs)
+
+
+def test_uniperceiver_runs_all_blocks():
+    kwargs = dict(depth=10, embed_dim=32, num_heads=4)
+    config = migrate_config('det.UnifiedBertEncoder', kwargs)
+    assert config['branch']['arch']['num_layers'] == 10
+
+
+def test_a_cut_branch_keeps_the_rates_of_its_blocks():
+    config = internvit(depth=12, out_indices=[5], drop_path_rate=0.11)
+    assert config['branch']['drop_path_rate'] == pytest.approx(0.05)
+
+
 def test_pyramid_follows_the_patch():
     config = vit(patch_size=8, with_fpn=True, out_indices=[3])
     assert config['out_strides'] == [2, 4, 8, 16]
@@ -214,6 +239,30 @@ def test_a_larger_size_leaves_the_image_as_it_is():
             'det.PIIPTwoBranch',
             dict(branch1=branch(interaction_indexes=[[0, 1], [3, 3]]), branch2=branch()),
             r'expected groups that follow each other',
+        ),
+        (
+            'det.PIIPTwoBranch',
+            dict(branch1=branch(interaction_indexes=[]), branch2=branch()),
+            r'interaction_indexes \[\]: expected at least one group',
+        ),
+        (
+            'det.PIIPTwoBranch',
+            dict(branch1=branch(branch1_w_cls_token=True), branch2=branch()),
+            r'branch1_w_cls_token=True cannot be migrated for a DeiT branch',
+        ),
+        (
+            'det.PIIPTwoBranch',
+            dict(branch1=branch(), branch2=branch(), with_simple_fpn=False),
+            r"arguments of the network that cannot be migrated: .*'with_simple_fpn'",
+        ),
+        (
+            'det.PIIPThreeBranch',
+            dict(
+                branch1=branch(),
+                branch2=branch(),
+                branch3=branch(downsample_ratios=[4, 8], pretrained='convnext'),
+            ),
+            r'with_simple_fpn=True with a ConvNeXt as the last branch',
         ),
         (
             'det.InternViT6B',

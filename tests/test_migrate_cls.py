@@ -253,3 +253,26 @@ def test_four_branches_are_as_intended_here():
 def test_errors(kind, kwargs, message):
     with pytest.raises(ValueError, match=message):
         migrate_config(kind, kwargs)
+
+
+@pytest.mark.parametrize('pretrained', [None, 'pretrained/deit_base_patch16_224.pth'])
+def test_positions_are_stored_for_the_image(pretrained):
+    """Whatever the file is called: in segmentation a DeiT stores them otherwise."""
+    branch = dict(
+        depth=2,
+        embed_dim=32,
+        num_heads=4,
+        interaction_indexes=[[0, 0], [1, 1]],
+        pretrain_img_size=224,
+        pretrained=pretrained,
+    )
+    config = migrate_config(
+        'cls.PIIPTwoBranch',
+        dict(
+            branch1={**branch, 'img_size': 32},
+            branch2={**branch, 'img_size': 64},
+            deform_num_heads=4,
+        ),
+    )
+    sizes = [b['pretrain_img_size'] for b in config['backbone']['branches']]
+    assert sizes == [64, 32]

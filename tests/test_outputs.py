@@ -159,6 +159,13 @@ def test_blocks_of_a_branch_alone():
     check_gradients(network, outputs)
 
 
+def test_blocks_after_the_last_level_are_not_built():
+    cfg = dict(type='ViTPyramid', branch=vit(32, 64), out_blocks=[0, 1, 1, 2])
+    network = MODELS.build(cfg)
+    assert network.branch.depth == 3
+    check_gradients(network, network(torch.randn(1, 3, 64, 64)))
+
+
 @pytest.mark.parametrize(
     'options, message',
     [
@@ -170,6 +177,11 @@ def test_blocks_of_a_branch_alone():
         (
             dict(out_type='maps', merge_branches=[0]),
             r"merge_branches=\[0\].*not to 'maps'",
+        ),
+        (dict(merge_branches=[True]), r'merge_branches=True: expected an integer'),
+        (
+            dict(interaction_ends=[[0.0, 1, 2, 3]] * 2),
+            r'branch 0=0.0: expected an integer',
         ),
         (dict(out_interactions=[0, 1]), r'\(0, 1\) for 4 out_strides; name one'),
         (dict(out_interactions=[0, 2, 1]), r'increasing numbers from 0 to 2'),

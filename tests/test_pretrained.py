@@ -135,3 +135,32 @@ def test_errors(tmp_path):
         ValueError, match=r"' has layer1.0.conv1.weight, which is in no file of plain"
     ):
         load_pretrained(vit(), path)
+
+
+@pytest.mark.parametrize(
+    'shape, message',
+    [
+        ((1, 15, 32), r'of 15 rows: expected a square'),
+        ((17, 32), r'expected \(1, rows, C\)'),
+    ],
+)
+def test_positions_of_another_kind(tmp_path, shape, message):
+    path = str(tmp_path / 'deit.pth')
+    tensors = deit_file(path)
+    tensors['pos_embed'] = torch.zeros(shape)
+    torch.save({'model': tensors}, path)
+    with pytest.raises(ValueError, match=rf'pos_embed: position embedding.*{message}'):
+        load_pretrained(vit(), path)
+
+
+def test_init_cfg_in_a_list(tmp_path):
+    path = str(tmp_path / 'deit.pth')
+    tensors = deit_file(path)
+    weights = dict(type='Pretrained', checkpoint=path)
+    branch = vit(init_cfg=[weights])
+    branch.init_weights()
+    weight = tensors['blocks.0.attn.qkv.weight']
+    torch.testing.assert_close(branch.blocks[0].attn.qkv.weight, weight)
+    branch = vit(init_cfg=[dict(type='Xavier', layer='Linear'), weights])
+    with pytest.raises(ValueError, match='has other entries beside the pretrained'):
+        branch.init_weights()

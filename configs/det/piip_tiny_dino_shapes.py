@@ -8,7 +8,7 @@ _base_ = [
 
 model = dict(bbox_head=dict(num_classes=3))
 
-max_epochs = 8
-train_cfg = dict(max_epochs=max_epochs, val_interval=4)
+max_epochs = 7
+train_cfg = dict(max_epochs=max_epochs, val_interval=7)
 _base_.param_scheduler[1].update(end=max_epochs, T_max=max_epochs)
 optim_wrapper = dict(optimizer=dict(lr=5e-4))

@@ -191,7 +191,7 @@ class _Shape:
         shares: tuple[float, float],
     ) -> _Shape:
         """A shape of class ``label`` that lies inside an image of ``size``."""
-        smallest = max(_SIZES[0], shares[0] * min(size))
+        smallest = min(_SIZES[1], max(_SIZES[0], shares[0] * min(size)))
         largest = max(smallest, min(_SIZES[1], shares[1] * min(size)))
         width = np.exp(rng.uniform(np.log(smallest), np.log(largest)))
         radius = width / 2

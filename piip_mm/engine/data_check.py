@@ -42,7 +42,7 @@ def check_data(cfg: Config, task: str) -> None:
     missing = find_missing(cfg, task)
     if not missing:
         return
-    lines = [f'{len(missing)} path(s) that this run needs do not exist:']
+    lines = [f'{len(missing)} path(s) that this run needs do not exist or are empty:']
     for path, what in missing.items():
         lines.append(f'  {path}')
         lines.append(f'      {what}; expected at {Path(path).expanduser().absolute()}')
@@ -58,13 +58,18 @@ def check_data(cfg: Config, task: str) -> None:
     raise FileNotFoundError('\n'.join(lines))
 
 
+def _is_missing(path: Path) -> bool:
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+
+
 def find_missing(cfg: Config, task: str) -> dict[str, str]:
-    """Paths that do not exist, and what each is for; see :func:`check_data`."""
+    """Paths that do not exist or are empty folders, and what each is for; see
+    :func:`check_data`."""
     if task not in LOADERS:
         raise ValueError(f'unknown task {task!r}; choose one of {sorted(LOADERS)}')
     missing: dict[str, str] = {}
     for path, what in _expected_paths(cfg, task):
-        if '://' not in path and not Path(path).expanduser().exists():
+        if '://' not in path and _is_missing(Path(path).expanduser()):
             missing.setdefault(path, what)
     return missing
 

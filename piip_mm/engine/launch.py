@@ -90,7 +90,7 @@ def user_errors() -> Iterator[None]:
 
 
 def _stop(message: str) -> NoReturn:
-    is_first = os.environ.get('RANK', '0') == '0'
+    is_first = os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
     raise SystemExit(f'error: {message}' if is_first else 1) from None
 
 

@@ -38,7 +38,9 @@ def check_amp_device(cfg: Config) -> None:
             "optim_wrapper.type='AmpOptimWrapper' (mixed precision) needs a GPU, and "
             'PyTorch finds none here. Train in float32: without --amp, or with a config '
             "whose optim_wrapper has type='OptimWrapper' and neither dtype nor "
-            'loss_scale'
+            'loss_scale (in a config of your own: optim_wrapper=dict(_delete_=True, '
+            "type='OptimWrapper', ...) with the constructor, paramwise_cfg and optimizer "
+            'of the recipe)'
         )
 
 
@@ -167,7 +169,7 @@ def enable_output(cfg: Config, out: str) -> None:
         if not is_file:
             raise ValueError(f'--out {out}: expected a pickle file, FILE.pkl')
         # mmdet's own one encodes masks.
-        kind = 'DumpDetResults' if cfg.default_scope == 'mmdet' else 'DumpResults'
+        kind = 'DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpResults'
         evaluator = cfg.test_evaluator
         metrics = [*metric_configs(evaluator), dict(type=kind, out_file_path=out)]
         if 'metrics' in evaluator:

@@ -58,7 +58,9 @@ class PictureHook(Hook):
         is_classifier = hasattr(visualizer, 'visualize_cls')
         draw = visualizer.visualize_cls if is_classifier else visualizer.add_datasample
         for sample in outputs or ():
-            name = Path(sample.img_path).name
+            path = Path(sample.img_path)
+            # In an image folder two classes may have files of one name.
+            name = f'{path.parent.name}_{path.name}' if is_classifier else path.name
             out_file = None
             if self.test_out_dir is not None:
                 folder = Path(runner.work_dir, runner.timestamp, self.test_out_dir)

@@ -44,7 +44,8 @@ class PIIP(BaseModule):
         interaction_ends: Last block of each group, one list a branch, where an even
             split is not possible or not wanted.
         merge_branches: Branches that enter the merge; None for all.
-        out_strides: Strides of the output maps in pixels of the input.
+        out_strides: Strides of the output maps in pixels of the input; read for a pyramid
+            only.
         out_interactions: For a regular pyramid, where each level has a merge of its own:
             the interactions (from 0) whose maps the levels but the last are merged from.
             None makes a simple pyramid, all levels from the map after the last block.
@@ -318,6 +319,8 @@ def _merged_branches(
     if merge_branches is None:
         return list(range(num_branches))
     check_sequence('merge_branches', merge_branches)
+    for index in merge_branches:
+        check_int('merge_branches', index, minimum=0)
     merged = set(merge_branches)
     if not merged or len(merged) < len(merge_branches) or merged - {*range(num_branches)}:
         raise ValueError(
@@ -369,6 +372,8 @@ def _group_ends(
     check_sequence('interaction_ends', interaction_ends)
     for index, branch_ends in enumerate(interaction_ends):
         check_sequence(f'interaction_ends of branch {index}', branch_ends)
+        for end in branch_ends:
+            check_int(f'interaction_ends of branch {index}', end, minimum=0)
     ends = [tuple(branch_ends) for branch_ends in interaction_ends]
     counts = [len(branch_ends) for branch_ends in ends]
     if len(ends) != len(depths) or set(counts) != {num_interactions}:

@@ -55,6 +55,11 @@ class ViTPyramid(BaseModule):
                 "has no class token; give it one (with_cls_token=True), or use 'maps'"
             )
         depth = self.branch.depth
+        if out_blocks is not None and out_type != 'pyramid':
+            raise ValueError(
+                f"out_blocks={out_blocks} belong to out_type='pyramid', not to "
+                f'{out_type!r}; remove them'
+            )
         if out_blocks is None:
             out_blocks = [depth - 1] * len(out_strides)
         check_sequence('out_blocks', out_blocks)
@@ -69,6 +74,9 @@ class ViTPyramid(BaseModule):
                 f'{depth - 1}'
             )
         self.out_blocks = tuple(out_blocks)
+        if self.out_blocks[-1] + 1 < depth:
+            # Nothing reads the others.
+            self.branch.truncate(self.out_blocks[-1] + 1)
         if out_type == 'pyramid':
             self.pyramid = Pyramid(
                 [self.branch.dims[block] for block in out_blocks],

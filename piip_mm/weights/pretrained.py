@@ -110,7 +110,10 @@ def _converted(
         if new_name is None:
             report.dropped.append(name)
             continue
-        fitted = family.fit(new_name, tensor, branch)
+        try:
+            fitted = family.fit(new_name, tensor, branch)
+        except ValueError as error:
+            raise ValueError(f'{checkpoint!r}, {name}: {error}') from error
         if fitted is not tensor:
             shapes = f'{tuple(tensor.shape)} to {tuple(fitted.shape)}'
             report.resized.append(f'{name} {shapes}')

@@ -110,6 +110,15 @@ class Branch(BaseModule):
     def init_weights(self) -> None:
         """Load pretrained weights, or initialise as ``init_cfg`` says."""
         cfg = self.init_cfg
+        if isinstance(cfg, (list, tuple)) and len(cfg) == 1:
+            cfg = cfg[0]
+        if isinstance(cfg, (list, tuple)) and any(
+            one.get('type') == 'Pretrained' for one in cfg
+        ):
+            raise ValueError(
+                f'init_cfg {cfg} has other entries beside the pretrained weights, which '
+                'give all values; leave only these'
+            )
         if isinstance(cfg, Mapping) and cfg.get('type') == 'Pretrained':
             # Here, because the weights know the models.
             from piip_mm.weights.pretrained import load_pretrained

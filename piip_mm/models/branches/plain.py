@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -156,8 +157,9 @@ def windows_of_blocks(
         ValueError: If the values do not fit the number of blocks.
     """
     check_sequence('global_attn_indexes', global_attn_indexes)
-    if isinstance(window_size, Sequence):
-        windows: list[int | None] = list(window_size)
+    windows: list[Any]
+    if isinstance(window_size, (list, tuple)):
+        windows = list(window_size)
     else:
         windows = [window_size] * depth
     if len(windows) != depth:

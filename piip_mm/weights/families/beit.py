@@ -30,7 +30,7 @@ _RULES: list[Rule] = [
     (rf'blocks\.\d+\.attn\.(?:[qv]_bias|{_TABLE})', r'\g<0>'),
     (r'blocks\.\d+\.(?:norm[12]|attn\.(?:qkv|proj)|mlp\.fc[12])\..+', r'\g<0>'),
     (r'.+\.relative_position_index|rel_pos_bias\..+', None),
-    # The published branch makes a position embedding if asked to, and never reads it.
+    # No BEiT v2 has one, and a branch here neither.
     (r'cls_token|mask_token|pos_embed', None),
     (r'(?:norm|fc_norm|head|lm_head|cls_pt_layers|up[12])\..+', None),
 ]

@@ -28,19 +28,32 @@ def resize_positions(
     Args:
         pos_embed: A square of rows, perhaps after others for class tokens.
         grid: (H, W) to fit.
-        cls_row: Keep the row before the square, or put one of zeros there, instead of
-            leaving out what stands there.
+        cls_row: Keep the first row before the square, the class token's, or put one of
+            zeros there, instead of leaving out what stands there.
+
+    Raises:
+        ValueError: If the rows are no square.
     """
+    if pos_embed.ndim != 3:
+        raise ValueError(
+            f'position embedding of shape {tuple(pos_embed.shape)}: expected (1, rows, C)'
+        )
     side = math.isqrt(pos_embed.shape[1])
     if side**2 != pos_embed.shape[1]:
         side = math.isqrt(pos_embed.shape[1] - 1)
     num_prefix = pos_embed.shape[1] - side**2
+    if num_prefix > 2:
+        raise ValueError(
+            f'position embedding of {pos_embed.shape[1]} rows: expected a square of '
+            'them, after one each for a class and a distillation token at most; grids '
+            'other than squares are not known'
+        )
     if num_prefix == cls_row and grid == (side, side):
         return pos_embed
     rows = resize_rows(pos_embed[:, num_prefix:], (side, side), grid)
     if not cls_row:
         return rows
-    prefix = pos_embed[:, num_prefix - 1 : num_prefix]
+    prefix = pos_embed[:, :1]
     if not num_prefix:
         prefix = torch.zeros_like(pos_embed[:, :1])
     return torch.cat([prefix, rows], 1)

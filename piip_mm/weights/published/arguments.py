@@ -49,6 +49,13 @@ def per_block(kwargs: dict[str, Any], name: str, depth: int, default: Any) -> li
     return list(values)
 
 
+def run_rate(rate: float, depth: int | None, num_layers: int) -> float:
+    """Drop path rate of the last block that is run, where the rates grow linearly from 0
+    to ``rate`` over all blocks."""
+    run = depth or num_layers
+    return rate * (run - 1) / max(num_layers - 1, 1) if run < num_layers else rate
+
+
 def run_depth(depth: int | None, num_layers: int) -> int:
     """Number of blocks that are run, by default all.
 

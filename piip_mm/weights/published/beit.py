@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .arguments import drop, expect, per_block, refuse_rest, run_depth
+from .arguments import drop, expect, per_block, refuse_rest, run_depth, run_rate
 
 #: Part of the names of these weights; the published code takes the class of a branch
 #: from it.
@@ -36,7 +36,7 @@ def beit_branch(kwargs: dict[str, Any], depth: int | None = None) -> dict[str, A
         patch_size=kwargs.pop('patch_size', 16),
         in_channels=kwargs.pop('in_chans', 3),
         window_size=per_block(kwargs, 'window_size', num_layers, 14)[:depth],
-        drop_path_rate=kwargs.pop('drop_path_rate', 0.0),
+        drop_path_rate=run_rate(kwargs.pop('drop_path_rate', 0.0), depth, num_layers),
         with_cp=kwargs.pop('with_cp', False),
     )
     # A block with window_attn=False takes no grid but that of its window.

@@ -31,12 +31,15 @@ def _network(kwargs: dict[str, Any], num_branches: int) -> dict[str, Any]:
     """Config of a published classifier of two, three or four branches."""
     separate = kwargs.pop('separate_head', False)
     num_classes = kwargs.pop('num_classes', 1000)
+    if separate:
+        # Read with the merged head only.
+        drop(kwargs, 'use_cls_head')
     expect(kwargs, use_cls_head=True)
     classes, norms = [], []
     for k in range(num_branches, 0, -1):
         branch = kwargs[f'branch{k}'] = dict(take(kwargs, f'branch{k}'))
         branch.setdefault('img_size', 224)
-        branch['real_size'] = branch['img_size']
+        branch['real_size'] = branch['pretrain_img_size'] = branch['img_size']
         classes.append(branch.pop('num_classes', 1000))
         norms.append(_final_norm(branch, branch.get('model_type', 'deit')))
         if separate and not branch.get('use_cls_token', True):
@@ -44,7 +47,7 @@ def _network(kwargs: dict[str, Any], num_branches: int) -> dict[str, Any]:
                 f'separate_head=True, but branch{k} has use_cls_token=False: the '
                 'published code does not run so'
             )
-    backbone = piip_config(kwargs, num_branches, _branch, stored_size='img_size')
+    backbone = piip_config(kwargs, num_branches, _branch)
     del backbone['out_strides']
     backbone['out_type'] = 'maps'
     in_channels = [branch['arch']['embed_dims'] for branch in backbone['branches']]
@@ -103,6 +106,7 @@ def _branch(kwargs: dict[str, Any], depth: int | None) -> dict[str, Any]:
     model_type = kwargs.pop('model_type', 'deit')
     check_choice('model_type', model_type, _MODEL_TYPES)
     with_cls_token = kwargs.pop('use_cls_token', True)
+    rate = kwargs.get('drop_path_rate', 0.0)
     if model_type == 'deit':
         config = deit_branch(kwargs, depth)
     else:
@@ -110,7 +114,11 @@ def _branch(kwargs: dict[str, Any], depth: int | None) -> dict[str, Any]:
         config = internvit_branch(kwargs, depth)
         drop(kwargs, 'use_flash_attn', 'layerscale_force_fp32')
         refuse_rest(kwargs, 'an AugReg branch')
-    return config | dict(with_cls_token=with_cls_token, drop_path_schedule='constant')
+    return config | dict(
+        with_cls_token=with_cls_token,
+        drop_path_rate=rate,
+        drop_path_schedule='constant',
+    )
 
 
 def _final_norm(kwargs: dict[str, Any], model_type: str) -> str:

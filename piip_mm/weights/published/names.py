@@ -45,13 +45,14 @@ def backbone_rules(backbone: nn.Module) -> list[Rule]:
 
 def _piip_rules(network: PIIP) -> list[Rule]:
     branches = list(network.branches)
+    rules = [_branch_rules(branch) for branch in branches]
 
     def ours(published: str) -> int:
         return _our_index(published, len(branches))
 
     def branch(match: re.Match[str]) -> str | None:
         index = ours(match[1])
-        name = rename(match[2], _branch_rules(branches[index]))
+        name = rename(match[2], rules[index])
         return name and f'branches.{index}.{name}'
 
     def early_merge(match: re.Match[str]) -> str:
@@ -99,8 +100,10 @@ def _our_index(published: str, num_branches: int) -> int:
 
 
 def _single_branch_rules(network: ViTPyramid) -> list[Rule]:
+    rules = _branch_rules(network.branch)
+
     def branch(match: re.Match[str]) -> str | None:
-        name = rename(match[0], _branch_rules(network.branch))
+        name = rename(match[0], rules)
         return name and f'branch.{name}'
 
     level = _level(network)

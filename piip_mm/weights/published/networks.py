@@ -41,25 +41,25 @@ def _branch_by_name(kwargs: dict[str, Any], depth: int | None) -> dict[str, Any]
 
 def _deit_or_internvit(kwargs: dict[str, Any], depth: int | None) -> dict[str, Any]:
     """The same in the networks that know no other family."""
-    is_deit = 'deit' in (kwargs.get('pretrained') or '')
-    return (deit_branch if is_deit else internvit_branch)(kwargs, depth)
+    return (deit_branch if _is_deit(kwargs) else internvit_branch)(kwargs, depth)
+
+
+def _is_deit(branch: Mapping[str, Any]) -> bool:
+    return 'deit' in (branch.get('pretrained') or '')
 
 
 def piip_config(
     kwargs: dict[str, Any],
     num_branches: int,
     branch_config: BranchConfig,
-    *,
-    stored_size: str = 'pretrain_img_size',
 ) -> dict[str, Any]:
     """Config of a published network of two, three or four branches.
 
     Args:
         kwargs: Constructor arguments.
         num_branches: Number of branches.
-        branch_config: Translates the arguments of one branch.
-        stored_size: Argument of a branch that says for which image size its position
-            embedding is stored.
+        branch_config: Translates the arguments of one branch, whose position embedding is
+            stored for its ``pretrain_img_size``.
 
     Raises:
         ValueError: If an argument is missing or cannot be migrated.
@@ -67,24 +67,25 @@ def piip_config(
     branches: list[dict[str, Any]] = []
     ends: list[list[int]] = []
     strides: list[float] = []
-    regular = not kwargs.pop('with_simple_fpn', True)
-    # Read by the regular pyramid only.
-    taps = kwargs.pop('out_interaction_indexes', [])
+    # Only the class that knows all families has a regular pyramid.
+    knows_regular = branch_config is _branch_by_name
+    regular = knows_regular and not kwargs.pop('with_simple_fpn', True)
+    taps = (knows_regular and kwargs.pop('out_interaction_indexes', None)) or []
     for k in range(num_branches, 0, -1):
         branch = dict(take(kwargs, f'branch{k}'))
         indexes = take(branch, 'interaction_indexes')
-        expect(branch, **{f'branch{k}_w_cls_token': False})
+        if branch.pop(f'branch{k}_w_cls_token', False) and _is_deit(branch):
+            raise ValueError(
+                f'branch{k}_w_cls_token=True cannot be migrated for a DeiT branch: its '
+                'position embedding has no row for a class token'
+            )
         # Branches of a larger size than the last one see its image as it is.
         size = take(branch, 'real_size')
-        is_deit = 'deit' in (branch.get('pretrained') or '')
-        if stored_size == 'img_size' and not is_deit:
-            # The published DeiT stores it for pretrain_img_size there too.
-            branch['pretrain_img_size'] = branch.get('img_size', 224)
         branch['img_size'] = min(size, branches[0]['img_size']) if branches else size
         drop(branch, *_OWN_OUTPUTS)
         ends.append(_group_ends(indexes))
         if not branches:
-            strides = _strides(branch, [ends[0][tap] for tap in (*taps, -1)])
+            strides = _strides(branch, [ends[0][tap] for tap in (*taps, -1)], regular)
         # Blocks after the last group exist in the published code and are never run.
         branches.append(branch_config(branch, ends[-1][-1] + 1))
     is_dino = kwargs.pop('is_dino', False)
@@ -145,6 +146,16 @@ def _four_branch_config(kwargs: dict[str, Any], variant: str) -> dict[str, Any]:
     return piip_config(kwargs, 4, deit_branch)
 
 
+def _seg_config(kwargs: dict[str, Any], num_branches: int) -> dict[str, Any]:
+    """Config of a published network for segmentation."""
+    for k in range(1, num_branches + 1):
+        branch = kwargs[f'branch{k}'] = dict(take(kwargs, f'branch{k}'))
+        if not _is_deit(branch):
+            # Stored for the image; that of DeiT for the pretraining.
+            branch['pretrain_img_size'] = branch.get('img_size', 224)
+    return piip_config(kwargs, num_branches, _deit_or_internvit)
+
+
 def _seg_three_branch_config(kwargs: dict[str, Any]) -> dict[str, Any]:
     # This class takes the image of branch 2 and scales it up for branch 3.
     middle, high = (
@@ -156,15 +167,13 @@ def _seg_three_branch_config(kwargs: dict[str, Any]) -> dict[str, Any]:
             'takes the image of branch 2 and scales it for the others, where PIIP takes '
             'the image of its first branch; only equal sizes can be migrated'
         )
-    return piip_config(kwargs, 3, _deit_or_internvit, stored_size='img_size')
+    return _seg_config(kwargs, 3)
 
 
 def _single_config(
     kwargs: dict[str, Any],
     branch_config: BranchConfig,
     depth: int,
-    *,
-    stored_size: str = 'pretrain_img_size',
 ) -> dict[str, Any]:
     """Config of a published network of one branch, whose maps come out as (B, C, H, W).
 
@@ -172,7 +181,6 @@ def _single_config(
         kwargs: Constructor arguments.
         branch_config: Translates the arguments of the branch.
         depth: Number of blocks where none is given.
-        stored_size: As of :func:`piip_config`.
     """
     out_indices = kwargs.pop('out_indices', [7, 11, 15, 23])
     with_fpn = kwargs.pop('with_fpn', False)
@@ -180,8 +188,10 @@ def _single_config(
     # The published code goes through the blocks and keeps the maps of those named. Where
     # it would keep none, and fail, the last one is what a reader expects.
     outputs = sorted({i for i in out_indices if 0 <= i < depth}) or [depth - 1]
-    if kwargs.pop('use_simple_fpn', True) or (with_fpn and branch_config is deit_branch):
-        # The published DeiT makes all levels from its last output whatever the option is.
+    if kwargs.pop('use_simple_fpn', True) or (
+        # These make all levels from the last output whatever the option is.
+        with_fpn and branch_config in (deit_branch, beit_branch)
+    ):
         outputs = outputs[-1:]
     if with_fpn and len(outputs) not in (1, 4):
         raise ValueError(
@@ -190,8 +200,6 @@ def _single_config(
         )
     expect(kwargs, output_dtype='float32', with_final_norm=False)
     kwargs.setdefault('pretrain_img_size', 224)
-    if stored_size == 'img_size':
-        kwargs['pretrain_img_size'] = kwargs.get('img_size', 224)
     kwargs['img_size'] = kwargs['pretrain_img_size']
     branch = branch_config(kwargs, outputs[-1] + 1)
     patch_size = branch['patch_size']
@@ -202,14 +210,26 @@ def _single_config(
     return config
 
 
-def _strides(branch: Mapping[str, Any], outputs: Sequence[int]) -> list[float]:
+def _strides(
+    branch: Mapping[str, Any], outputs: Sequence[int], regular: bool
+) -> list[float]:
     """Strides of the output maps, from the arguments of the branch that makes them.
 
     Args:
         branch: Arguments of the published last branch.
         outputs: Its blocks whose maps are merged.
+        regular: Whether the pyramid is a regular one.
+
+    Raises:
+        ValueError: If the branch is a ConvNeXt and the pyramid is not.
     """
     if 'downsample_ratios' in branch:
+        if not regular:
+            raise ValueError(
+                'with_simple_fpn=True with a ConvNeXt as the last branch cannot be '
+                'migrated: the published network has upsamplers for plain transformers '
+                'only; set with_simple_fpn=False and out_interaction_indexes'
+            )
         return [branch['downsample_ratios'][block] for block in outputs]
     return _pyramid_strides(branch.get('patch_size', 16))
 
@@ -225,6 +245,11 @@ def _pyramid_strides(patch_size: int) -> list[float]:
 def _group_ends(indexes: Sequence[Sequence[int]]) -> list[int]:
     """Last block of each published group (first, last)."""
     start = 0
+    if not indexes or not all(indexes):
+        raise ValueError(
+            f'interaction_indexes {indexes}: expected at least one group, none of them '
+            'empty'
+        )
     for group in indexes:
         if group[0] != start or group[-1] < start:
             raise ValueError(
@@ -245,16 +270,19 @@ KINDS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
         kwargs, internvit_branch, INTERNVIT_DEPTH
     ),
     'det.BEiT': lambda kwargs, _: _single_config(kwargs, beit_branch, VIT_DEPTH),
+    # It runs all blocks and returns tokens, which come out as a map here.
     'det.UnifiedBertEncoder': lambda kwargs, _: _single_config(
-        kwargs, uniperceiver_branch, VIT_DEPTH
+        {**kwargs, 'out_indices': [kwargs.get('depth', VIT_DEPTH) - 1]},
+        uniperceiver_branch,
+        VIT_DEPTH,
     ),
     'det.ConvNextHFWrapper': lambda kwargs, _: single_convnext_config(kwargs),
-    'seg.PIIPTwoBranch': lambda kwargs, _: piip_config(
-        kwargs, 2, _deit_or_internvit, stored_size='img_size'
-    ),
+    'seg.PIIPTwoBranch': lambda kwargs, _: _seg_config(kwargs, 2),
     'seg.PIIPThreeBranch': lambda kwargs, _: _seg_three_branch_config(kwargs),
     'seg.vit_models': lambda kwargs, _: _single_config(kwargs, deit_branch, VIT_DEPTH),
     'seg.InternViT6B': lambda kwargs, _: _single_config(
-        kwargs, internvit_branch, INTERNVIT_DEPTH, stored_size='img_size'
+        {**kwargs, 'pretrain_img_size': kwargs.get('img_size', 224)},
+        internvit_branch,
+        INTERNVIT_DEPTH,
     ),
 }

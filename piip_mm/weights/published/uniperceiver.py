@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .arguments import drop, expect, per_block, refuse_rest, run_depth
+from .arguments import drop, expect, per_block, refuse_rest, run_depth, run_rate
 
 #: Part of the names of these weights; the published code takes the class of a branch
 #: from it.
@@ -47,7 +47,7 @@ def uniperceiver_branch(
         in_channels=kwargs.pop('in_chans', 3),
         pretrain_img_size=kwargs.pop('pretrain_img_size', 224),
         window_size=windows[:depth],
-        drop_path_rate=kwargs.pop('drop_path_rate', 0.0),
+        drop_path_rate=run_rate(kwargs.pop('drop_path_rate', 0.0), depth, num_layers),
         with_cp=kwargs.pop('with_cp', False),
     )
     drop(kwargs, 'pretrained', 'pretrain_patch_size', 'cal_flops')

@@ -6,7 +6,7 @@ from typing import Any
 
 from piip_mm.models.checks import check_choice
 
-from .arguments import drop, expect, per_block, refuse_rest, run_depth
+from .arguments import drop, expect, per_block, refuse_rest, run_depth, run_rate
 
 #: Depth of the classes where none is given.
 VIT_DEPTH = 12
@@ -73,6 +73,8 @@ def internvit_branch(kwargs: dict[str, Any], depth: int | None = None) -> dict[s
             strict=True,
         )
     ]
+    common = _common(kwargs, patch_size=14)
+    rate = run_rate(common.pop('drop_path_rate'), depth, num_layers)
     return dict(
         type='PIIPViT',
         arch=dict(
@@ -88,10 +90,11 @@ def internvit_branch(kwargs: dict[str, Any], depth: int | None = None) -> dict[s
             cls_pos_row=True,
         ),
         window_size=windows[:depth],
+        drop_path_rate=rate,
         drop_path_schedule='linear',
         mlp_act='gelu_tanh' if mlp == 'fused_mlp' else 'gelu',
         with_cp=kwargs.pop('with_cp', True),
-        **_common(kwargs, patch_size=14),
+        **common,
     )
 
 

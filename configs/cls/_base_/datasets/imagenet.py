@@ -12,7 +12,7 @@ ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar. The archive of validation i
 has no folders: sort its images into those of the classes, or list all of them with
 their classes (0 to 999), as 'ILSVRC2012_val_00000001.JPEG 65', in
 data/imagenet/meta/val.txt.
-If it lies elsewhere: ln -s /path/to/imagenet data/imagenet"""
+If it lies elsewhere: mkdir -p data && ln -s /path/to/imagenet data/imagenet"""
 
 image_size = 384
 # Gray of the mean, in the order blue, green, red of the loaded images.

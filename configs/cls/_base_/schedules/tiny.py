@@ -1,8 +1,8 @@
 # From scratch in float32 on a CPU: warm-up, then a cosine. Another number of epochs has
 # to be set in three places: train_cfg.max_epochs, and end and T_max of the cosine.
-max_epochs = 18
+max_epochs = 12
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=2)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=4)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 

@@ -12,7 +12,7 @@ To get it, download these archives and unpack them in data/coco:
   http://images.cocodataset.org/zips/train2017.zip
   http://images.cocodataset.org/zips/val2017.zip
   http://images.cocodataset.org/annotations/annotations_trainval2017.zip
-If it lies elsewhere: ln -s /path/to/coco data/coco"""
+If it lies elsewhere: mkdir -p data && ln -s /path/to/coco data/coco"""
 
 train_dataloader = dict(
     batch_size=2,

@@ -11,7 +11,8 @@ data_help = """ADE20K is expected as
   data/ade/ADEChallengeData2016/annotations/validation/*.png
 To get it, download this archive and unpack it in data/ade:
   http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip
-If it lies elsewhere: ln -s /path/to/ADEChallengeData2016 data/ade/"""
+If it lies elsewhere:
+  mkdir -p data/ade && ln -s /path/to/ADEChallengeData2016 data/ade/"""
 
 crop_size = (512, 512)
 train_pipeline = [
