@@ -17,7 +17,8 @@ from mmengine.visualization import Visualizer
 class PictureHook(Hook):
     """Draws every test image once, with its prediction and its ground truth.
 
-    Has the options and the file names of mmdet's ``DetVisualizationHook``. mmseg's own
+    Has the options and the file names of mmdet's ``DetVisualizationHook`` (for
+    classifiers the folder is part of the name). mmseg's own
     hook draws one image in fifty and names the files otherwise; mmpretrain's draws the
     network's input, with red and blue exchanged, and cannot draw augmented tests.
 
