@@ -12,7 +12,7 @@ help:
 	@echo 'make demo-seg  the same for semantic segmentation'
 	@echo 'make demo-cls  the same for classification'
 	@echo 'make test      run the tests'
-	@echo 'make lint      ruff, mypy and codespell'
+	@echo 'make lint      ruff, mypy, import-linter and codespell'
 	@echo 'make format    format the code'
 	@echo 'make env       only create the virtual environment $(VENV)'
 	@echo 'make clean     remove the results of the demos'
@@ -57,6 +57,7 @@ lint: env
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 	$(VENV)/bin/codespell
 
 format: env

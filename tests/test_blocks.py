@@ -7,10 +7,9 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from piip_mm.models import merging
-from piip_mm.models.branches import vit
-from piip_mm.models.branches.plain import resize_rows
 from piip_mm.models.interaction import Injector
 from piip_mm.models.layers import Block, DeformableCrossAttention, SelfAttention
+from piip_mm.weights.resize import resize_rows
 
 
 def branch(**kwargs):
@@ -104,9 +103,9 @@ def test_interactions_of_a_network_keep_their_initial_offsets():
 
 def test_checkpointing_recomputes_the_blocks(monkeypatch):
     calls = []
-    original = vit.Block.forward
+    original = Block.forward
     monkeypatch.setattr(
-        vit.Block, 'forward', lambda *args: calls.append(1) or original(*args)
+        Block, 'forward', lambda *args: calls.append(1) or original(*args)
     )
     built = branch(with_cp=True)
     tokens, grid = built.embed(torch.randn(1, 3, 64, 64))

@@ -12,13 +12,12 @@ from torch import nn
 
 import piip_mm  # noqa: F401
 from piip_mm.analysis import Count, build_on_meta, count_backbone, total
+from piip_mm.models.branches.beit import resize_position_table
 from piip_mm.models.layers import Block
 from piip_mm.models.layers.relative_position import RelativePositionAttention
-from piip_mm.weights import migrate_config, migrate_state_dict
-from piip_mm.weights.families import family_of
-from piip_mm.weights.families.beit import resize_position_table
+from piip_mm.published import migrate_config, migrate_state_dict
+from piip_mm.published.branches import beit_branch
 from piip_mm.weights.pretrained import load_pretrained
-from piip_mm.weights.published.beit import beit_branch
 from piip_mm.weights.rename import rename
 
 ARCH = dict(embed_dims=32, num_layers=2, num_heads=2, init_values=0.5)
@@ -41,7 +40,7 @@ def test_recorded_block():
     unit = torch.load(golden.DATA / 'units.pt', weights_only=True)['beit_block']
     inputs = unit['inputs']
     module = Block(48, RelativePositionAttention(48, inputs['heads'], inputs['window']))
-    rules = family_of(branch()).rules
+    rules = branch().weight_rules()
     renamed = {
         rename(f'blocks.0.{name}', rules): tensor
         for name, tensor in unit['state_dict'].items()
@@ -183,7 +182,7 @@ def test_recorded_pretrained(name):
     network = MODELS.build(beit_branch({**recorded['kwargs'], 'img_size': 64}))
     report = load_pretrained(network, str(folder / 'pretrained.pt'))
     expected = torch.load(folder / 'branch_state_dict.pt', weights_only=True)
-    rules = family_of(network).rules
+    rules = network.weight_rules()
     renamed = {rename(key, rules): value for key, value in expected.items()}
     del renamed[None]
     loaded = network.state_dict()

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import piip_mm  # noqa: F401
 from piip_mm.analysis import Count, build_on_meta, count_backbone
-from piip_mm.weights import migrate_config, migrate_state_dict
+from piip_mm.published import migrate_config, migrate_state_dict
 from piip_mm.weights.pretrained import load_pretrained
 
 # Flat: 0 1 | 2 (down) 3 | 4 (down) 5 6 7 | 8 (down) 9; the second has the first's width.
@@ -271,7 +271,7 @@ def test_cut_blocks_of_a_file_are_dropped(reference, tmp_path):
     ('depths', 'message'),
     [
         ((2, 1, 4, 1), r"lacks 8 tensors of .*'blocks.8.conv_dw.weight'"),
-        ((2, 1, 2, 1), r'has stages.2.blocks.2.gamma, which the branch has not'),
+        ((2, 1, 2, 1), r'has stages.2.blocks.2.gamma, which the branch does not have'),
     ],
 )
 def test_weights_of_another_depth_are_refused(depths, message, reference, tmp_path):

@@ -10,7 +10,6 @@ from piip_mm.analysis import CONVENTIONS, RUN
 from piip_mm.analysis.branches.base import count_branch
 from piip_mm.models import PIIPViT
 from piip_mm.models.branches.timm import ADAPTERS, PIIPTimm
-from piip_mm.weights.families import family_of
 from piip_mm.weights.pretrained import load_pretrained
 
 SMALL = dict(embed_dim=48, depth=3, num_heads=2)
@@ -406,7 +405,7 @@ def test_weights_that_do_not_fit(monkeypatch):
         load({key: value for key, value in state.items() if key != 'cls_token'})
     with pytest.raises(ValueError, match='has net.blocks.3.norm1.weight, which the'):
         load({**state, 'blocks.3.norm1.weight': torch.ones(48)})
-    assert family_of(built).title == f'timm model {name}'
+    assert built.weights_title == f'timm model {name}'
 
 
 def test_flops_are_those_of_the_same_vit():

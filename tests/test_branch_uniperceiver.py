@@ -12,10 +12,9 @@ from torch import nn
 import piip_mm  # noqa: F401
 from piip_mm.analysis import Count, build_on_meta, count_backbone, total
 from piip_mm.models.layers import Block, SelfAttention
-from piip_mm.weights import migrate_config, migrate_state_dict
-from piip_mm.weights.families import family_of
+from piip_mm.published import migrate_config, migrate_state_dict
+from piip_mm.published.branches import uniperceiver_branch
 from piip_mm.weights.pretrained import load_pretrained
-from piip_mm.weights.published.uniperceiver import uniperceiver_branch
 from piip_mm.weights.rename import rename
 
 ARCH = dict(embed_dims=32, num_layers=2, num_heads=2)
@@ -38,7 +37,7 @@ def test_recorded_layer():
     inputs = unit['inputs']
     attn = SelfAttention(48, inputs['heads'], window_size=inputs['window'])
     module = Block(48, attn, norm_eps=1e-5)
-    rules = family_of(branch()).rules
+    rules = branch().weight_rules()
     module.load_state_dict(
         {
             rename(f'layers.0.{name}', rules).removeprefix('blocks.0.'): tensor
@@ -146,7 +145,7 @@ def test_recorded_pretrained():
     network = MODELS.build(uniperceiver_branch({**recorded['kwargs'], 'img_size': 64}))
     report = load_pretrained(network, str(folder / 'pretrained.pt'))
     expected = torch.load(folder / 'branch_state_dict.pt', weights_only=True)
-    rules = family_of(network).rules
+    rules = network.weight_rules()
     renamed = {rename(key, rules): value for key, value in expected.items()}
     loaded = network.state_dict()
     assert loaded.keys() == renamed.keys()

@@ -18,13 +18,14 @@ from mmdet.models.layers.transformer.utils import MLP
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import Runner, get_priority
+from mmengine.runner import Runner, get_priority, load_checkpoint
 
 from piip_mm.engine import PublishedCheckpointHook
 from piip_mm.engine.launch import user_errors
 from piip_mm.engine.options import accept_published_checkpoints, skip_pretrained
-from piip_mm.weights import migrate_config
-from piip_mm.weights.checkpoint import compare, convert_published, is_published
+from piip_mm.published import migrate_config
+from piip_mm.published.checkpoints import convert_published, is_published
+from piip_mm.weights.report import compare
 from piip_mm.weights.source import unwrap_state_dict
 
 ROOT = Path(__file__).parents[1]
@@ -197,7 +198,7 @@ def test_dropped_parameters_are_reported(case, tmp_path):
     state_dict = {f'backbone.{name}': value for name, value in case.state_dict.items()}
     converted, dropped = convert_published(state_dict, model)
     assert len(dropped) == 6 and all('.fpn1.' in name for name in dropped)
-    assert compare(converted, model).is_complete
+    assert not compare(converted, model).misfits
 
 
 def test_our_own_checkpoints_stay_as_they_are(case, tmp_path):
@@ -212,6 +213,42 @@ def test_our_own_checkpoints_stay_as_they_are(case, tmp_path):
         ValueError, match='1 missing:\n  neck.lateral_convs.0.conv.weight'
     ):
         load({'state_dict': saved}, model, tmp_path)
+
+
+def backbone_of(case):
+    """The migrated network, its random weights, and what the published file holds."""
+    backbone = MODELS.build(migrate_config(case.kind, case.kwargs)).eval()
+    return backbone, OrderedDict(case.state_dict)
+
+
+@pytest.mark.parametrize('strict', [True, False])
+def test_the_backbone_itself_translates(case, strict):
+    backbone, tensors = backbone_of(case)
+    names = set(tensors)
+    backbone.load_state_dict(tensors, strict=strict)
+    assert set(tensors) == names, 'the state dict of the caller is not changed'
+    with torch.no_grad():
+        outputs = backbone(case.image)
+    for output, recorded in zip(outputs, case.outputs, strict=True):
+        assert recorded.deviation(output) < golden.OUTPUT_TOLERANCE
+
+
+def test_a_detector_loads_a_released_file_without_the_tools(case, tmp_path):
+    """As mmdet's ``init_detector`` and other scripts load it."""
+    model = detector(case)
+    torch.save({'state_dict': published(case, model)}, tmp_path / 'released.pth')
+    load_checkpoint(model, str(tmp_path / 'released.pth'), map_location='cpu')
+    check_outputs(case, model)
+
+
+def test_a_backbone_alone_is_never_half_loaded(case):
+    backbone, tensors = backbone_of(case)
+    del tensors['branch2.blocks.1.gamma_1'], tensors['w1']
+    tensors['branch1.pos_embed'] = torch.zeros(1, 9, 64)
+    with pytest.raises(ValueError, match='do not fit the PIIP of the config') as error:
+        backbone.load_state_dict(tensors, strict=False)
+    assert '2 missing:\n  branches.1.blocks.1.ls1.gamma' in str(error.value)
+    assert 'pos_embed: (1, 9, 64) in the file' in str(error.value)
 
 
 def test_published_file_into_another_backbone():
@@ -252,7 +289,7 @@ def test_released_names(keys, config):
     assert is_published(tensors)
     converted, dropped = convert_published(tensors, model)
     fit = compare(converted, model)
-    assert fit.is_complete, str(fit)
+    assert fit.misfits == [], str(fit)
     assert len(converted) + len(dropped) == len(released)
     # What nothing reads: DINO takes no map of stride 4, an index needs no storage.
     assert all(re.search(r'fpn1|relative_position_index', name) for name in dropped)

@@ -5,7 +5,7 @@ import torch
 from mmengine.registry import MODELS
 
 import piip_mm  # noqa: F401
-from piip_mm.weights import migrate_config, migrate_state_dict
+from piip_mm.published import migrate_config, migrate_state_dict
 
 
 def branch(size=64, dims=32, depth=4, ends=(1, 3), **kwargs):
@@ -228,7 +228,7 @@ def test_a_larger_size_leaves_the_image_as_it_is():
         (
             'det.vit_models',
             dict(depth=4, out_indices=[3], window_size=[7] * 6),
-            r'window_size=\[7.*\]: expected 4 values, one a block',
+            r'window_size=\[7.*\]: expected 4 values, one per block',
         ),
         (
             'det.PIIPTwoBranch',

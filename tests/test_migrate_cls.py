@@ -8,9 +8,9 @@ import torch
 import zoo
 from mmengine.registry import MODELS
 
-from piip_mm.weights import migrate_config, migrate_state_dict
-from piip_mm.weights.checkpoint import compare
-from piip_mm.weights.published.classification import convert_classifier
+from piip_mm.published import migrate_config, migrate_state_dict
+from piip_mm.published.checkpoints import convert_published
+from piip_mm.weights.report import compare
 
 RELEASED = {
     'cls/piip_tsb_368-192-128_in1k_released.py': 'cls_piip_tsb_368_192_128',
@@ -91,11 +91,11 @@ def test_released_checkpoints_fit(name):
         key: torch.empty(shape, device='meta')
         for key, (shape, _) in json.loads(path.read_text())['keys'].items()
     }
-    converted, dropped = convert_classifier({**published, 'mask': None}, model)
+    converted, dropped = convert_published({**published, 'mask': None}, model)
     assert converted.pop('mask', 0) is None
     assert (len(converted), dropped) == (len(published), [])
     fit = compare(converted, model)
-    assert fit.is_complete, str(fit)
+    assert fit.misfits == [], str(fit)
 
 
 def test_published_defaults():

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 
 import piip_mm  # noqa: F401
-from piip_mm.weights import migrate_config, migrate_state_dict
+from piip_mm.published import migrate_config, migrate_state_dict
 
 PATCH = 16
 

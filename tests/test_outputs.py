@@ -176,7 +176,7 @@ def test_blocks_after_the_last_level_are_not_built():
         (dict(out_type='cls_tokens'), r'branch 0 \(PIIPViT\) has no class token'),
         (
             dict(out_type='maps', merge_branches=[0]),
-            r"merge_branches=\[0\].*not to 'maps'",
+            r"'merge_branches': \[0\]\} are .* not of 'maps'",
         ),
         (dict(merge_branches=[True]), r'merge_branches=True: expected an integer'),
         (
@@ -196,7 +196,7 @@ def test_errors(options, message):
 @pytest.mark.parametrize(
     'options, message',
     [
-        (dict(out_type='cls_tokens'), r'branch \(PIIPViT\) has no class token'),
+        (dict(out_type='cls_tokens'), r'branch 0 \(PIIPViT\) has no class token'),
         (
             dict(out_blocks=[0, 1]),
             r'out_blocks \(0, 1\) for out_strides \(4, 8, 16, 32\)',

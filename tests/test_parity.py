@@ -6,7 +6,7 @@ import torch
 from mmengine.registry import MODELS
 
 import piip_mm  # noqa: F401
-from piip_mm.weights import migrate_config, migrate_state_dict
+from piip_mm.published import migrate_config, migrate_state_dict
 
 COMPACT = ['p1_three_branch_deit', 'p6_three_branch_fractional_sizes']
 FULL = [

@@ -8,8 +8,8 @@ from mmengine.registry import MODELS
 from torch import nn
 
 import piip_mm
-from piip_mm.models.branches.plain import resize_rows
 from piip_mm.models.directions import DIRECTIONS
+from piip_mm.weights.resize import resize_rows
 
 
 def branch(embed_dims=32, img_size=64, num_layers=4, num_heads=4, **kwargs):
@@ -147,7 +147,7 @@ def test_pixels_that_fill_no_patch_do_not_count():
 def test_input_too_small_for_a_branch():
     message = (
         r'branch 2 sees the 20 x 96 input at 13 x 64 pixels, too small for patches of '
-        r'16 and output strides \(4,\); use inputs of at least 24 pixels a side'
+        r'16 and output strides \(4,\); use inputs of at least 24 pixels per side'
     )
     network = build(out_strides=(4,)).eval()
     with pytest.raises(ValueError, match=message):
@@ -158,7 +158,7 @@ def test_input_too_small_for_a_branch():
 def test_input_too_small_for_an_output_map():
     message = (
         r'branch 0 sees the 96 x 31 input at 96 x 31 pixels, .* strides \(4, 8, 16, 32\);'
-        r' use inputs of at least 32 pixels a side'
+        r' use inputs of at least 32 pixels per side'
     )
     network = build().eval()
     with pytest.raises(ValueError, match=message):

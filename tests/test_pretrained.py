@@ -8,7 +8,7 @@ import torch
 from mmengine.registry import MODELS
 
 import piip_mm  # noqa: F401
-from piip_mm.weights import migrate_config, migrate_state_dict
+from piip_mm.published import migrate_config, migrate_state_dict
 from piip_mm.weights.pretrained import load_pretrained
 
 
@@ -162,5 +162,5 @@ def test_init_cfg_in_a_list(tmp_path):
     weight = tensors['blocks.0.attn.qkv.weight']
     torch.testing.assert_close(branch.blocks[0].attn.qkv.weight, weight)
     branch = vit(init_cfg=[dict(type='Xavier', layer='Linear'), weights])
-    with pytest.raises(ValueError, match='has other entries beside the pretrained'):
+    with pytest.raises(ValueError, match='has other entries next to the pretrained'):
         branch.init_weights()

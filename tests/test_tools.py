@@ -19,7 +19,7 @@ from mmengine.registry import MODELS, DefaultScope, init_default_scope
 
 from piip_mm.datasets.shapes import generate_shapes
 from piip_mm.engine import launch, options, tta
-from piip_mm.weights import migrate_config
+from piip_mm.published import migrate_config
 
 ROOT = Path(__file__).parents[1]
 TINY = str(ROOT / 'configs/det/piip_tiny_maskrcnn_shapes.py')

@@ -10,7 +10,7 @@ from torch import nn
 from piip_mm.models.directions import plan_interactions
 from piip_mm.models.interaction import Injector, InteractionStage
 from piip_mm.models.layers import Block, DeformableCrossAttention, SelfAttention
-from piip_mm.weights.published.names import INJECTOR_RULES, interaction_rule
+from piip_mm.models.published_names import INJECTOR_RULES, interaction_rule
 from piip_mm.weights.rename import rename
 
 OPTIONS = dict(num_heads=4, num_points=4, value_ratio=0.5, ffn_ratio=0.25)

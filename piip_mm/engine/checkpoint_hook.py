@@ -9,7 +9,8 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from piip_mm.weights.checkpoint import compare, convert_published, is_published
+from piip_mm.published.checkpoints import convert_published, is_published
+from piip_mm.weights.report import compare
 from piip_mm.weights.source import unwrap_state_dict
 
 
@@ -64,9 +65,8 @@ class PublishedCheckpointHook(Hook):
             return
         fit = compare(state_dict, model)
         fit.dropped = dropped
-        misfits = [*fit.missing, *fit.left_over, *fit.mismatched]
-        if any(self.strict or name.startswith('backbone.') for name in misfits):
+        if any(self.strict or name.startswith('backbone.') for name in fit.misfits):
             raise ValueError(f'the checkpoint does not fit the model: {fit}')
         if published:
-            level = logging.WARNING if misfits else logging.INFO
+            level = logging.WARNING if fit.misfits else logging.INFO
             runner.logger.log(level, f'Checkpoint of the published PIIP code: {fit}')

@@ -19,13 +19,13 @@ class BranchMerge(nn.Module):
     """Weighted sum of the branches' maps.
 
     Each map is brought to one width by convolutions at its own resolution, then
-    bilinearly to the output grid; the sum has one learned scalar a branch, initially 1.
+    bilinearly to the output grid; the sum has one learned scalar per branch, initially 1.
 
     Args:
         in_dims: Width of each entering branch, by the branch's index.
         out_dims: Width of the merged map; must be divisible by 32.
-        light: One convolution a branch instead of two, and none for the branch that has
-            the merged width by definition, ``main``.
+        light: One convolution per branch instead of two, and none for ``main``, the
+            branch that has the merged width by definition.
         main: Index of the branch that defines the merged width.
 
     Raises:
@@ -74,17 +74,42 @@ class BranchMerge(nn.Module):
         Returns:
             (B, out_dims, H, W).
         """
-        maps = []
-        for name, layers in self.branches.items():
-            index = int(name)
-            merged = layers(tokens[index].transpose(1, 2).unflatten(2, grids[index]))
-            if grids[index] != out_grid:
-                # Float32 here: sample positions lose too much in 16 bits.
-                merged = F.interpolate(
-                    merged.float(), out_grid, mode='bilinear', align_corners=False
-                ).to(merged.dtype)
-            maps.append(merged * self.scales[name])
-        return reduce(torch.add, maps)
+        indexes = [int(name) for name in self.branches]
+        maps = [
+            layers(as_map(tokens[index], grids[index]))
+            for index, layers in zip(indexes, self.branches.values(), strict=True)
+        ]
+        return weighted_sum(maps, list(self.scales.values()), out_grid)
+
+
+def as_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(B, H * W, C) tokens of an (H, W) grid to a (B, C, H, W) map."""
+    return tokens.transpose(1, 2).unflatten(2, grid)
+
+
+def weighted_sum(
+    maps: Sequence[Tensor], scales: Sequence[Tensor], grid: tuple[int, int]
+) -> Tensor:
+    """Sum of maps, brought bilinearly to one grid.
+
+    Args:
+        maps: Per branch (B, C, H_b, W_b).
+        scales: Per branch a scalar.
+        grid: (H, W) of the sum.
+
+    Returns:
+        (B, C, H, W).
+    """
+    scaled = []
+    for x_BCHW, scale in zip(maps, scales, strict=True):
+        resized = x_BCHW
+        if tuple(x_BCHW.shape[2:]) != tuple(grid):
+            # Float32, because 16 bits are too coarse for sample positions.
+            resized = F.interpolate(
+                x_BCHW.float(), grid, mode='bilinear', align_corners=False
+            ).to(x_BCHW.dtype)
+        scaled.append(resized * scale)
+    return reduce(torch.add, scaled)
 
 
 def _conv(in_dims: int, out_dims: int) -> nn.Module:

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import count, pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.logging import print_log
-from mmengine.model import BaseModule, ModuleList
+from mmengine.model import ModuleList
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from .checks import check_choice, check_int, check_sequence
+from piip_mm.weights.rename import Rule
+
+from .backbone import Backbone
+from .branches import Branch
+from .checks import check_int, check_sequence
 from .directions import groups_read, plan_interactions
+from .groups import (
+    check_resolutions,
+    resolve_group_ends,
+    resolve_merge_branches,
+    resolve_merge_stages,
+)
 from .init import init_new_layers
 from .interaction import InteractionStage, check_injector_options
-from .merging import BranchMerge
+from .merging import BranchMerge, as_map
+from .published_names import piip_rules
 from .pyramid import Pyramid
-
-#: What the network returns.
-OUT_TYPES = ('pyramid', 'maps', 'cls_tokens')
 
 
 @MODELS.register_module()
-class PIIP(BaseModule):
+class PIIP(Backbone):
     """N branches on an image pyramid: the larger the image, the smaller the network.
 
     The input is the image of the first branch; the others see it scaled by the ratio of
@@ -73,35 +79,24 @@ class PIIP(BaseModule):
         check_sequence('branches', branches)
         check_sequence('out_strides', out_strides)
         check_int('num_interactions', num_interactions, minimum=0)
-        check_choice('out_type', out_type, OUT_TYPES)
         if len(branches) < 2:
             raise ValueError(
                 f'PIIP needs at least two branches, got {len(branches)}; for a single '
                 "one use the backbone 'ViTPyramid'"
             )
         self.branches = ModuleList([MODELS.build(dict(cfg)) for cfg in branches])
-        _check_resolutions([branch.img_size for branch in self.branches])
+        check_resolutions([branch.img_size for branch in self.branches])
         self.depths = [branch.depth for branch in self.branches]
-        self.ends = _group_ends(self.depths, num_interactions, interaction_ends)
+        self.ends = resolve_group_ends(self.depths, num_interactions, interaction_ends)
         self.out_type = out_type
         self.out_strides = tuple(out_strides)
 
-        merged = _merged_branches(merge_branches, len(branches))
+        merged = resolve_merge_branches(merge_branches, len(branches))
         last = len(self.ends[0]) - 1
-        self.merge_stages = _merge_stages(out_interactions, len(out_strides), last)
-        if out_type != 'pyramid' and not (merge_branches is out_interactions is None):
-            raise ValueError(
-                f'merge_branches={merge_branches} and out_interactions='
-                f"{out_interactions} belong to out_type='pyramid', not to {out_type!r}; "
-                'remove them'
-            )
-        for index, branch in enumerate(self.branches):
-            if out_type == 'cls_tokens' and not branch.has_cls_token:
-                raise ValueError(
-                    f"out_type='cls_tokens', but branch {index} "
-                    f'({type(branch).__name__}) has no class token; give it one '
-                    "(with_cls_token=True), or use out_type='maps'"
-                )
+        self.merge_stages = resolve_merge_stages(out_interactions, len(out_strides), last)
+        self.check_out_type(
+            dict(merge_branches=merge_branches, out_interactions=out_interactions)
+        )
 
         options = dict(interaction or {})
         check_injector_options(options)
@@ -147,23 +142,16 @@ class PIIP(BaseModule):
         init_new_layers(self.merges)
         init_new_layers(self.pyramid)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Extract features.
+    @property
+    def branch_list(self) -> list[Branch]:
+        """See :class:`Backbone`."""
+        return list(self.branches)
 
-        Args:
-            image: (B, 3, H, W) of any size that gives every branch a patch.
-
-        Returns:
-            In float32: maps (B, C, H // s, W // s), one for each s of ``out_strides``,
-            where H and W count whole patches of the first branch; or for each branch its
-            map (B, C_b, H_b, W_b) or its class token (B, C_b), see ``out_type``.
-
-        Raises:
-            ValueError: If the image is too small for a branch.
-        """
+    def forward_images(self, images: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """See :class:`Backbone`."""
         tokens, grids = [], []
-        for index, branch in enumerate(self.branches):
-            embedded, grid = branch.embed(self.branch_image(image, index))
+        for branch, image in zip(self.branches, images, strict=True):
+            embedded, grid = branch.embed(image)
             tokens.append(embedded)
             grids.append(grid)
         maps = []
@@ -185,7 +173,7 @@ class PIIP(BaseModule):
             return tuple(x[:, 0].float() for x in tokens)
         if self.out_type == 'maps':
             return tuple(
-                x.transpose(1, 2).unflatten(2, grid).float()
+                as_map(x, grid).float()
                 for x, grid in zip(self._patches(tokens), grids, strict=True)
             )
         if len(maps) == 1:
@@ -214,7 +202,7 @@ class PIIP(BaseModule):
         ]
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Place of a parameter for layer-wise learning-rate decay.
+        """Layer of a parameter for layer-wise learning-rate decay.
 
         With L the depth of the deepest branch that has layers, block i of a branch of
         depth d is layer floor((i + 1) * L / d), an embedding layer 0, and everything else
@@ -222,7 +210,7 @@ class PIIP(BaseModule):
 
         Args:
             param_name: Full name of the parameter.
-            prefix: What stands before the backbone's own names.
+            prefix: Prefix of the backbone's own names.
 
         Returns:
             Layer id and number of layers, L + 2.
@@ -244,6 +232,11 @@ class PIIP(BaseModule):
             return num_layers - 1, num_layers
         return layer_id * max_depth // self.depths[index], num_layers
 
+    def published_rules(self) -> list[Rule]:
+        """See :class:`Backbone`."""
+        ratios = self.pyramid.ratios if self.out_type == 'pyramid' else []
+        return piip_rules(self.branch_list, self.merge_stages, ratios)
+
     def _drop_unread_blocks(self, groups: Sequence[int]) -> None:
         """Remove the blocks after the last group of a branch that anything reads."""
         for index, (branch, kept) in enumerate(zip(self.branches, groups, strict=True)):
@@ -255,138 +248,3 @@ class PIIP(BaseModule):
                     f'{branch.depth - 1}, they are not built',
                     logger='current',
                 )
-
-    def _min_size(self, index: int) -> int:
-        """Smallest side of a branch's image; the first one makes the output maps."""
-        makes_levels = index == 0 and self.out_type == 'pyramid'
-        min_grid = self.pyramid.min_grid if makes_levels else 1
-        return self.branches[index].min_size * min_grid
-
-    def branch_image(self, image: Tensor, index: int) -> Tensor:
-        """The image as a branch sees it.
-
-        Args:
-            image: (B, 3, H, W), the image of the first branch.
-            index: Number of the branch.
-
-        Returns:
-            (B, 3, int(H * r), int(W * r)) with the ratio r of the branch's ``img_size``
-            to the first one's; the image itself where that is 1.
-
-        Raises:
-            ValueError: If the image is too small for a branch.
-        """
-        branch = self.branches[index]
-        ratio = branch.img_size / self.branches[0].img_size
-        height, width = (int(side * ratio) for side in image.shape[2:])
-        if min(height, width) < self._min_size(index):
-            enough = max(
-                next(
-                    side
-                    for side in count(1)
-                    if int(side * other.img_size / self.branches[0].img_size)
-                    >= self._min_size(i)
-                )
-                for i, other in enumerate(self.branches)
-            )
-            raise ValueError(
-                f'branch {index} sees the {image.shape[2]} x {image.shape[3]} input at '
-                f'{height} x {width} pixels, too small for patches of {branch.min_size} '
-                f'and output strides {self.out_strides}; use inputs of at least {enough} '
-                'pixels a side'
-            )
-        if ratio >= 1:
-            return image
-        # The released models were trained with the ratio as scale_factor: the sampling
-        # grid comes from the ratio itself, not from the (truncated) output size.
-        return F.interpolate(
-            image, scale_factor=ratio, mode='bilinear', align_corners=False
-        )
-
-
-def _check_resolutions(sizes: Sequence[int]) -> None:
-    for index, (high, low) in enumerate(pairwise(sizes)):
-        if low > high:
-            raise ValueError(
-                f'img_size increases from {high} (branch {index}) to {low} (branch '
-                f'{index + 1}); list the branches from high to low resolution'
-            )
-
-
-def _merged_branches(
-    merge_branches: Sequence[int] | None, num_branches: int
-) -> list[int]:
-    if merge_branches is None:
-        return list(range(num_branches))
-    check_sequence('merge_branches', merge_branches)
-    for index in merge_branches:
-        check_int('merge_branches', index, minimum=0)
-    merged = set(merge_branches)
-    if not merged or len(merged) < len(merge_branches) or merged - {*range(num_branches)}:
-        raise ValueError(
-            f'merge_branches {merge_branches}: expected different ones of the branches 0 '
-            f'to {num_branches - 1}'
-        )
-    return sorted(merged)
-
-
-def _merge_stages(
-    out_interactions: Sequence[int] | None, num_levels: int, last: int
-) -> tuple[int, ...]:
-    """Stages after which maps are merged; the last one always is."""
-    if out_interactions is None:
-        return (last,)
-    check_sequence('out_interactions', out_interactions)
-    if len(out_interactions) != num_levels - 1:
-        raise ValueError(
-            f'out_interactions {tuple(out_interactions)} for {num_levels} out_strides; '
-            'name one interaction for each level but the last'
-        )
-    stages = tuple(stage for stage in range(last) if stage in out_interactions)
-    if stages != tuple(out_interactions):
-        raise ValueError(
-            f'out_interactions {tuple(out_interactions)}: expected increasing numbers '
-            f'from 0 to {last - 1}, the interactions before the last'
-        )
-    return (*stages, last)
-
-
-def _group_ends(
-    depths: Sequence[int],
-    num_interactions: int,
-    interaction_ends: Sequence[Sequence[int]] | None,
-) -> list[tuple[int, ...]]:
-    """Last block of every group, per branch; one group where nothing interacts."""
-    if interaction_ends is None:
-        groups = max(num_interactions, 1)
-        for index, depth in enumerate(depths):
-            if depth % groups:
-                raise ValueError(
-                    f'the {depth} blocks of branch {index} cannot be split evenly into '
-                    f'num_interactions={num_interactions} groups; choose a divisor, or '
-                    'give interaction_ends'
-                )
-        return [tuple(range(d // groups - 1, d, d // groups)) for d in depths]
-    if num_interactions == 0:
-        raise ValueError('interaction_ends are given, but num_interactions=0; remove one')
-    check_sequence('interaction_ends', interaction_ends)
-    for index, branch_ends in enumerate(interaction_ends):
-        check_sequence(f'interaction_ends of branch {index}', branch_ends)
-        for end in branch_ends:
-            check_int(f'interaction_ends of branch {index}', end, minimum=0)
-    ends = [tuple(branch_ends) for branch_ends in interaction_ends]
-    counts = [len(branch_ends) for branch_ends in ends]
-    if len(ends) != len(depths) or set(counts) != {num_interactions}:
-        raise ValueError(
-            f'interaction_ends has groups {counts} for {len(depths)} branches and '
-            f'num_interactions={num_interactions}; give every branch as many groups as '
-            'there are interactions'
-        )
-    for index, (branch_ends, depth) in enumerate(zip(ends, depths, strict=True)):
-        blocks = tuple(block for block in range(depth) if block in branch_ends)
-        if branch_ends != blocks or blocks[-1:] != (depth - 1,):
-            raise ValueError(
-                f'interaction_ends {branch_ends} of branch {index}: expected increasing '
-                f'block numbers that end with its last block, {depth - 1}'
-            )
-    return ends

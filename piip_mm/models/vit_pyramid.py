@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from .checks import check_choice, check_sequence
+from piip_mm.weights.rename import Rule
+
+from .backbone import Backbone
+from .branches import Branch
+from .checks import check_sequence
 from .init import init_new_layers
-from .piip import OUT_TYPES
+from .merging import as_map
+from .published_names import single_branch_rules
 from .pyramid import Pyramid
 
 
 @MODELS.register_module()
-class ViTPyramid(BaseModule):
+class ViTPyramid(Backbone):
     """A branch alone, as the backbone of a detector, segmentor or classifier.
 
     Args:
@@ -44,22 +48,12 @@ class ViTPyramid(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        check_choice('out_type', out_type, OUT_TYPES)
         check_sequence('out_strides', out_strides)
         self.branch = MODELS.build(dict(branch))
         self.out_type = out_type
         self.out_strides = tuple(out_strides)
-        if out_type == 'cls_tokens' and not self.branch.has_cls_token:
-            raise ValueError(
-                f"out_type='cls_tokens', but the branch ({type(self.branch).__name__}) "
-                "has no class token; give it one (with_cls_token=True), or use 'maps'"
-            )
+        self.check_out_type(dict(out_blocks=out_blocks))
         depth = self.branch.depth
-        if out_blocks is not None and out_type != 'pyramid':
-            raise ValueError(
-                f"out_blocks={out_blocks} belong to out_type='pyramid', not to "
-                f'{out_type!r}; remove them'
-            )
         if out_blocks is None:
             out_blocks = [depth - 1] * len(out_strides)
         check_sequence('out_blocks', out_blocks)
@@ -75,7 +69,7 @@ class ViTPyramid(BaseModule):
             )
         self.out_blocks = tuple(out_blocks)
         if self.out_blocks[-1] + 1 < depth:
-            # Nothing reads the others.
+            # Nothing reads the blocks after the last output.
             self.branch.truncate(self.out_blocks[-1] + 1)
         if out_type == 'pyramid':
             self.pyramid = Pyramid(
@@ -86,35 +80,20 @@ class ViTPyramid(BaseModule):
             )
             init_new_layers(self.pyramid)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Extract features.
+    @property
+    def branch_list(self) -> list[Branch]:
+        """See :class:`Backbone`."""
+        return [self.branch]
 
-        Args:
-            image: (B, 3, H, W), at least one pixel of every output map.
-
-        Returns:
-            Float32 maps (B, C, H // s, W // s), one for each s of ``out_strides``, where
-            H and W count whole patches; or a single (B, C, H', W') or (B, C), see
-            ``out_type``.
-
-        Raises:
-            ValueError: If the image is too small for an output map.
-        """
-        min_grid = self.pyramid.min_grid if self.out_type == 'pyramid' else 1
-        enough = self.branch.min_size * min_grid
-        if min(image.shape[2:]) < enough:
-            raise ValueError(
-                f'input of {image.shape[2]} x {image.shape[3]} pixels is too small for '
-                f'output strides {self.out_strides}; use inputs of at least {enough} '
-                'pixels a side'
-            )
+    def forward_images(self, images: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """See :class:`Backbone`."""
+        (image,) = images
         tokens, grid = self.branch.embed(image)
         maps: dict[int, Tensor] = {}
         start = 0
         for block in sorted(set(self.out_blocks)):
             tokens, grid = self.branch.run(tokens, grid, start, block + 1)
-            patches = tokens[:, self.branch.num_prefix_tokens :]
-            maps[block] = patches.transpose(1, 2).unflatten(2, grid)
+            maps[block] = as_map(tokens[:, self.branch.num_prefix_tokens :], grid)
             start = block + 1
         match self.out_type:
             case 'cls_tokens':
@@ -124,6 +103,11 @@ class ViTPyramid(BaseModule):
             case _:
                 return self.pyramid([maps[block] for block in self.out_blocks])
 
+    def published_rules(self) -> list[Rule]:
+        """See :class:`Backbone`."""
+        ratios = self.pyramid.ratios if self.out_type == 'pyramid' else []
+        return single_branch_rules(self.branch, ratios)
+
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Place of a parameter for layer decay, see :meth:`Branch.get_layer_depth`."""
+        """Layer of a parameter, see :meth:`Branch.get_layer_depth`."""
         return self.branch.get_layer_depth(param_name, f'{prefix}branch.')

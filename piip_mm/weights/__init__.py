@@ -1,5 +1,1 @@
-"""Weights from elsewhere: the published PIIP code and pretrained branches."""
-
-from .migrate import migrate_config, migrate_state_dict
-
-__all__ = ['migrate_config', 'migrate_state_dict']
+"""Weight files: where they come from, their names and sizes, what became of them."""

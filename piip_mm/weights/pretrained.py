@@ -1,46 +1,40 @@
-"""Pretrained weights of single networks, loaded into the branches."""
+"""Weights of single pretrained networks, loaded into branches."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from mmengine.logging import print_log
 from torch import Tensor
 
-from piip_mm.models.branches import Branch
-
-from .families import Family, family_of
-from .rename import rename
+from .rename import Rule, rename
+from .report import LoadReport
 from .source import load_weights, unwrap_state_dict
 
 
-@dataclass
-class LoadReport:
-    """What became of the tensors of a file and of the parameters of a branch."""
+class PretrainedTarget(Protocol):
+    """What a branch says about the weights of its family; see ``Branch``."""
 
-    loaded: list[str] = field(default_factory=list)
-    resized: list[str] = field(default_factory=list)
-    dropped: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
+    weights_title: str
+    optional_weights: str
 
-    def __str__(self) -> str:
-        def listed(names: list[str]) -> str:
-            shown = ', '.join(names[:6]) + (', ...' if len(names) > 6 else '')
-            return f'{len(names)} ({shown})' if names else '0'
-
-        return (
-            f'{len(self.loaded)} tensors loaded, resized: {listed(self.resized)}, '
-            f'dropped: {listed(self.dropped)}, missing: {listed(self.missing)}'
-        )
+    @property
+    def depth(self) -> int: ...
+    def weight_rules(self) -> Sequence[Rule]: ...
+    def prepare_weights(self, weights: Mapping[str, Any]) -> Mapping[str, Any]: ...
+    def fit_weight(self, name: str, tensor: Tensor) -> Tensor: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool) -> Any: ...
 
 
-def load_pretrained(branch: Branch, checkpoint: str) -> LoadReport:
-    """Load a pretrained network of the branch's family into it.
+def load_pretrained(branch: PretrainedTarget, checkpoint: str) -> LoadReport:
+    """Load a pretrained network of the branch's family into the branch.
 
-    Heads, final norms and tokens that the branch has not are dropped. Tensors that depend
-    on the size of image or patch are resized to the branch's. Layer scales that the file
-    does not have keep their initial value.
+    Heads, final norms and tokens that the branch does not have are dropped. Tensors that
+    depend on the image or patch size are resized to the branch's. Layer scales that the
+    file does not have keep their initial value.
 
     Args:
         branch: Branch to load into.
@@ -48,17 +42,16 @@ def load_pretrained(branch: Branch, checkpoint: str) -> LoadReport:
             :func:`piip_mm.weights.source.load_weights`.
 
     Returns:
-        The report, which is logged too.
+        The report, which is also logged.
 
     Raises:
         FileNotFoundError: If a local file does not exist.
         ConnectionError: If a download fails.
-        ValueError: If a tensor is not of the family, has another shape than the branch,
-            or the file lacks one that it needs.
+        ValueError: If a tensor does not belong to the family or has another shape than
+            the branch's, or if the file lacks a tensor that the branch needs.
     """
-    family = family_of(branch)
     report = LoadReport()
-    weights = _converted(checkpoint, branch, family, report)
+    weights = _converted(checkpoint, branch, report)
     own = branch.state_dict()
     mismatched = [
         f'{name}: {tuple(tensor.shape)} in the file, {tuple(own[name].shape)} here'
@@ -74,15 +67,18 @@ def load_pretrained(branch: Branch, checkpoint: str) -> LoadReport:
         # Blocks that the network does not read, and what a branch need not have.
         block = re.match(r'blocks\.(\d+)\.', name)
         is_cut = block is not None and int(block[1]) >= branch.depth
-        if not is_cut and not re.fullmatch(family.optional, name):
+        if not is_cut and not re.fullmatch(branch.optional_weights, name):
             raise ValueError(
-                f'{checkpoint!r} has {name}, which the branch has not; check its arch'
+                f'{checkpoint!r} has {name}, which the branch does not have; check its '
+                'arch'
             )
         report.dropped.append(name)
         del weights[name]
     report.loaded = list(weights)
     report.missing = [name for name in own if name not in weights]
-    needed = [name for name in report.missing if not re.fullmatch(family.optional, name)]
+    needed = [
+        name for name in report.missing if not re.fullmatch(branch.optional_weights, name)
+    ]
     if needed:
         raise ValueError(
             f'{checkpoint!r} lacks {len(needed)} tensors of the branch, the first of '
@@ -94,24 +90,25 @@ def load_pretrained(branch: Branch, checkpoint: str) -> LoadReport:
 
 
 def _converted(
-    checkpoint: str, branch: Branch, family: Family, report: LoadReport
+    checkpoint: str, branch: PretrainedTarget, report: LoadReport
 ) -> dict[str, Tensor]:
-    """Tensors of a file under our names and in our sizes."""
+    """Tensors of a file under the names and in the sizes of the branch."""
     weights = {}
-    content = family.prepare(unwrap_state_dict(load_weights(checkpoint)), branch)
+    rules = branch.weight_rules()
+    content = branch.prepare_weights(unwrap_state_dict(load_weights(checkpoint)))
     for name, tensor in content.items():
         try:
-            new_name = rename(name, family.rules)
+            new_name = rename(name, rules)
         except ValueError as error:
             raise ValueError(
-                f'{checkpoint!r} has {name}, which is in no file of {family.title}; give '
-                'weights of the family that the branch is'
+                f'{checkpoint!r} has {name}, which is in no file of '
+                f'{branch.weights_title}; use weights of the same family as the branch'
             ) from error
         if new_name is None:
             report.dropped.append(name)
             continue
         try:
-            fitted = family.fit(new_name, tensor, branch)
+            fitted = branch.fit_weight(new_name, tensor)
         except ValueError as error:
             raise ValueError(f'{checkpoint!r}, {name}: {error}') from error
         if fitted is not tensor:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias, TypeVar
 
-#: What to make of a name: a template, a function of the match, or None to drop it.
+#: New name: a template, a function of the match, or None to drop the parameter.
 Target: TypeAlias = str | Callable[[re.Match[str]], str | None] | None
 #: A pattern for the whole name, and its target.
 Rule: TypeAlias = tuple[str, Target]
+
+ValueT = TypeVar('ValueT')
 
 
 def rename(name: str, rules: Sequence[Rule]) -> str | None:
@@ -29,3 +31,25 @@ def rename(name: str, rules: Sequence[Rule]) -> str | None:
             return match.expand(target)
         return None if target is None else target(match)
     raise ValueError(f'{name!r} is no parameter that is known here')
+
+
+def rename_state_dict(
+    state_dict: Mapping[str, ValueT], rules: Sequence[Rule]
+) -> tuple[dict[str, ValueT], list[str]]:
+    """Rename every entry, leaving names that fit no rule as they are: a comparison with
+    the model then reports them.
+
+    Returns:
+        New names to the same values, and the old names that were dropped.
+    """
+    renamed, dropped = {}, []
+    for name, value in state_dict.items():
+        try:
+            new_name = rename(name, rules)
+        except ValueError:
+            new_name = name
+        if new_name is None:
+            dropped.append(name)
+        else:
+            renamed[new_name] = value
+    return renamed, dropped

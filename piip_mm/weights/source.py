@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -16,15 +17,13 @@ from mmengine.logging import print_log
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from piip_mm.models.branches.timm import check_timm_model
-
 from .augreg import from_jax
 
 TIMM_PREFIX = 'timm://'
 
 _DEIT = 'https://dl.fbaipublicfiles.com/deit/'
-# Where files that the configs name come from.
-_HOMES = {
+# Download folders of the files that the configs name.
+_DOWNLOADS = {
     'deit_tiny_patch16_224-a1311bcf.pth': _DEIT,
     'deit_3_small_224_21k.pth': _DEIT,
     'deit_3_base_224_21k.pth': _DEIT,
@@ -35,8 +34,8 @@ _WRAPPERS = ('model', 'module', 'state_dict')
 
 
 def unwrap_state_dict(content: Any) -> dict[str, Any]:
-    """The tensors of a file: of MMEngine or MMCV ('state_dict'), DeepSpeed ('module'),
-    DeiT ('model'), or bare; without the prefix 'module.' of distributed training.
+    """Tensors by name: of MMEngine or MMCV ('state_dict'), DeepSpeed ('module'),
+    DeiT ('model'), or bare; the prefix 'module.' of distributed training is removed.
 
     Raises:
         ValueError: If the file holds anything else.
@@ -55,12 +54,11 @@ def unwrap_state_dict(content: Any) -> dict[str, Any]:
 
 
 def where_to_get(path: str) -> str:
-    """How to come by a file of pretrained weights, in words."""
+    """How to get a file of pretrained weights, in words."""
     name = Path(path).name
-    if name in _HOMES:
-        return (
-            f'download it from {_HOMES[name]}{name}, or set init_cfg.checkpoint to that'
-        )
+    if name in _DOWNLOADS:
+        url = _DOWNLOADS[name] + name
+        return f'download it from {url}, or set init_cfg.checkpoint to this URL'
     return (
         'put the file there, or set init_cfg.checkpoint to a path, a URL or timm://MODEL'
     )
@@ -69,12 +67,13 @@ def where_to_get(path: str) -> str:
 def load_weights(location: str) -> Mapping[str, Any]:
     """Read pretrained weights, without executing anything from the file.
 
+    Downloads show their progress, are kept in PyTorch's hub folder (``TORCH_HOME``), are
+    verified if the file name contains a checksum (``name-1a2b3c4d.pth``), and leave
+    nothing behind when they are interrupted.
+
     Args:
-        location: A local path, a URL, or ``timm://MODEL`` with a model name of timm's.
-            Files of PyTorch, safetensors, and AugReg's ``.npz``.
-            Downloads are kept in PyTorch's hub folder (``TORCH_HOME``), show their
-            progress, are verified where the file name holds a checksum
-            (``name-1a2b3c4d.pth``), and leave nothing behind when interrupted.
+        location: A local path or a URL of a PyTorch file, a safetensors file or one of
+            AugReg's ``.npz`` files; or ``timm://MODEL`` with the name of a timm model.
 
     Raises:
         FileNotFoundError: If a local file does not exist.
@@ -97,8 +96,10 @@ def load_weights(location: str) -> Mapping[str, Any]:
     return read_file(path)
 
 
-def _on_main_process_first(load: Any, location: str) -> Mapping[str, Any]:
-    """Let one process download what all of them read."""
+def _on_main_process_first(
+    load: Callable[[str], Mapping[str, Any]], location: str
+) -> Mapping[str, Any]:
+    """Let one process download the file that all of them read."""
     if is_main_process():
         content = load(location)
     barrier()
@@ -121,8 +122,8 @@ def read_file(path: Path) -> Mapping[str, Any]:
             case '.safetensors':
                 return load_file(path)
             case _:
-                # mmap: tensors are read when they are copied into the model, so that a
-                # file of 24 GB does not stand in memory beside it.
+                # With mmap tensors are read when they are copied into the model: a file
+                # of 24 GB does not need 24 GB next to the model.
                 mmap = is_zipfile(path)
                 return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
     except (
@@ -133,7 +134,7 @@ def read_file(path: Path) -> Mapping[str, Any]:
         BadZipFile,
     ) as error:
         raise ValueError(
-            f'{path} is damaged or incomplete ({error}); get it again'
+            f'{path} is damaged or incomplete ({error}); download it again'
         ) from error
 
 
@@ -145,7 +146,7 @@ def _from_url(url: str) -> Mapping[str, Any]:
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Under another name until it is whole.
+            # The file has a temporary name until it is complete.
             torch.hub.download_url_to_file(
                 url, str(path), checksum.group(1) if checksum else None
             )
@@ -161,9 +162,19 @@ def _from_url(url: str) -> Mapping[str, Any]:
     try:
         return read_file(path)
     except ValueError:
-        # A connection that broke off gives a short file and no error.
+        # A connection that was cut leaves a short file and raises no error.
         path.unlink()
         raise
+
+
+def check_timm_model(name: str) -> None:
+    """Raise ``ValueError`` with similar names unless timm has a model of this name."""
+    if timm.is_model(name):
+        return
+    models = timm.list_models()
+    close = [model for model in models if name in model][:5]
+    close = close or get_close_matches(name, models, n=5, cutoff=0.3)
+    raise ValueError(f'timm has no model {name!r}; similar names: {close}')
 
 
 def _from_timm(name: str) -> Mapping[str, Any]:

@@ -17,7 +17,8 @@ from mmengine.registry import MODELS, init_default_scope
 from tqdm import tqdm
 
 from piip_mm.engine.launch import user_errors
-from piip_mm.weights.checkpoint import compare, convert_published, is_published
+from piip_mm.published.checkpoints import convert_published, is_published
+from piip_mm.weights.report import compare
 from piip_mm.weights.source import read_file, unwrap_state_dict
 
 
@@ -63,7 +64,7 @@ def convert(config: str, checkpoint: str, out: Path) -> str:
     converted, dropped = convert_published(state_dict, model)
     fit = compare(converted, model)
     fit.dropped = dropped
-    if not fit.is_complete:
+    if fit.misfits:
         raise ValueError(f'{checkpoint} does not fit {config}: {fit}')
     size = sum(x.numel() * x.element_size() for x in converted.values())
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,13 +1,12 @@
 """Branch families: pretrained networks as the branches of a PIIP."""
 
-from .archs import VIT_ARCHS, ViTArch, resolve_vit_arch
 from .base import Branch
 from .beit import BEIT_ARCHS, BEiTArch, PIIPBEiT
 from .convnext import CONVNEXT_ARCHS, ConvNeXtArch, PIIPConvNeXt
 from .plain import PlainBranch
 from .timm import PIIPTimm
 from .uniperceiver import UNIPERCEIVER_ARCHS, PIIPUniPerceiver, UniPerceiverArch
-from .vit import PIIPViT
+from .vit import VIT_ARCHS, PIIPViT, ViTArch
 
 __all__ = [
     'BEIT_ARCHS',
@@ -25,5 +24,4 @@ __all__ = [
     'PlainBranch',
     'UniPerceiverArch',
     'ViTArch',
-    'resolve_vit_arch',
 ]

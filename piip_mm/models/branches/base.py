@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+
+from piip_mm.weights.pretrained import load_pretrained
+from piip_mm.weights.rename import Rule
 
 from ..checks import check_int
 
@@ -14,20 +18,23 @@ from ..checks import check_int
 class Branch(BaseModule):
     """A network that can be run block by block on tokens.
 
-    A branch alone knows how its tokens are made and what happens inside a block; the
-    network that holds it knows only this interface. Shapes: B batch, N = H * W tokens of
-    width C; after block i, C is ``dims[i]`` and one token covers ``strides[i]`` pixels.
-    P further tokens (class and register tokens) may stand in front of them: they go
-    through the blocks and nowhere else.
+    Only a branch knows how its tokens are made, what happens inside a block, and what the
+    weights of its family are called; the network that holds it knows only this
+    interface. Shapes: B batch, N = H * W tokens of width C; after block i, C is
+    ``dims[i]`` and one token covers ``strides[i]`` pixels. P prefix tokens (class and
+    register tokens) may precede them; they pass through the blocks and nowhere else.
 
     Attributes:
         num_prefix_tokens: P.
-        has_cls_token: Whether the first of them is a class token.
-        has_layers: Whether :meth:`get_layer_depth` tells the blocks apart.
+        has_cls_token: Whether the first prefix token is a class token.
+        has_layers: Whether :meth:`get_layer_depth` distinguishes the blocks.
+        weights_title: Name of the family in messages about weights.
+        optional_weights: Pattern of own names that a pretrained file may lack, or may
+            contain although the branch does not have them.
 
     Args:
-        img_size: Side in pixels of the branch's image where the whole network is
-            configured; the ratio to the first branch's is what counts at run time.
+        img_size: Side in pixels of the branch's image; at run time only its ratio to the
+            first branch's ``img_size`` matters.
         dims: Width after each block.
         strides: Stride in pixels after each block.
         min_size: Smallest side of an image in pixels.
@@ -45,6 +52,8 @@ class Branch(BaseModule):
     num_prefix_tokens = 0
     has_cls_token = False
     has_layers = True
+    weights_title = 'this family'
+    optional_weights = ''
 
     def __init__(
         self,
@@ -96,19 +105,45 @@ class Branch(BaseModule):
 
     @abstractmethod
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Place of a parameter for layer-wise learning-rate decay.
+        """Layer of a parameter for layer-wise learning-rate decay.
 
         Args:
             param_name: Full name of the parameter.
-            prefix: What stands before the branch's own names.
+            prefix: Prefix of the branch's own names.
 
         Returns:
             Layer id and number of layers: 0 for the embedding, i + 1 for block i, and
-            ``depth + 1`` for anything after them; ``depth + 2`` layers in all.
+            ``depth + 1`` for anything after the blocks; there are ``depth + 2`` layers.
         """
 
+    def weight_rules(self) -> Sequence[Rule]:
+        """Rules from names in pretrained files and published checkpoints to own names.
+
+        A family without pretrained weights needs none.
+        """
+        return []
+
+    def prepare_weights(self, weights: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Convert the content of a pretrained file as far as this is more than renaming;
+        called before the names are translated."""
+        return weights
+
+    def fit_weight(self, name: str, tensor: Tensor) -> Tensor:
+        """Resize a tensor of a pretrained file, given its own name, to the branch.
+
+        Raises:
+            ValueError: If the tensor cannot be resized.
+        """
+        return tensor
+
     def init_weights(self) -> None:
-        """Load pretrained weights, or initialise as ``init_cfg`` says."""
+        """Load pretrained weights, or initialise as ``init_cfg`` says.
+
+        Raises:
+            ValueError: If ``init_cfg`` has no checkpoint, or entries that the pretrained
+                weights would overwrite. See also
+                :func:`piip_mm.weights.pretrained.load_pretrained`.
+        """
         cfg = self.init_cfg
         if isinstance(cfg, (list, tuple)) and len(cfg) == 1:
             cfg = cfg[0]
@@ -116,13 +151,10 @@ class Branch(BaseModule):
             one.get('type') == 'Pretrained' for one in cfg
         ):
             raise ValueError(
-                f'init_cfg {cfg} has other entries beside the pretrained weights, which '
-                'give all values; leave only these'
+                f'init_cfg {cfg} has other entries next to the pretrained weights, which '
+                'set all values; keep only the pretrained weights'
             )
         if isinstance(cfg, Mapping) and cfg.get('type') == 'Pretrained':
-            # Here, because the weights know the models.
-            from piip_mm.weights.pretrained import load_pretrained
-
             if 'checkpoint' not in cfg:
                 raise ValueError(f'init_cfg {dict(cfg)} has no checkpoint; set one')
             load_pretrained(self, cfg['checkpoint'])
@@ -131,13 +163,14 @@ class Branch(BaseModule):
             super().init_weights()
 
     def truncate(self, depth: int) -> None:
-        """Forget all but the first ``depth`` blocks; a subclass removes the modules."""
+        """Keep only the first ``depth`` blocks; a subclass removes the modules."""
         self.dims = self.dims[:depth]
         self.strides = self.strides[:depth]
         self.frozen_stages = min(self.frozen_stages, depth)
 
     def freeze_stages(self) -> None:
-        """Freeze the first ``frozen_stages``; a subclass calls it when it is built."""
+        """Freeze the first ``frozen_stages``; a subclass calls this at the end of its
+        constructor."""
         for stage in range(self.frozen_stages + 1):
             for module in self.stage_modules(stage):
                 module.requires_grad_(False)
@@ -145,7 +178,7 @@ class Branch(BaseModule):
                     module.eval()
 
     def train(self, mode: bool = True) -> Branch:
-        """Set the mode, but leave frozen stages in evaluation mode."""
+        """Set the mode; frozen stages stay in evaluation mode."""
         super().train(mode)
         self.freeze_stages()
         return self

@@ -1,18 +1,41 @@
-"""BEiT and BEiT v2 as branches."""
+"""BEiT and BEiT v2 as branches: presets, module, weights."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
 from mmengine.registry import MODELS
-from torch import Tensor
+from scipy.interpolate import RectBivariateSpline
+from torch import Tensor, nn
 
-from ..layers import Block
+from piip_mm.weights.rename import Rule
+
 from ..layers.relative_position import RelativePositionAttention
 from .geometry import PlainArch, resolve_arch
-from .plain import PlainBranch, drop_path_rates, windows_of_blocks
+from .plain import PlainBranch
+
+_TABLE = 'relative_position_bias_table'
+#: Table of all blocks in files of the pretraining.
+_SHARED_TABLE = f'rel_pos_bias.{_TABLE}'
+#: Rows at the end of a table for pairs with the class token.
+_NUM_CLS_ROWS = 3
+
+#: Names in the original releases, the published PIIP code and timm.
+_WEIGHT_RULES: list[Rule] = [
+    (r'patch_embed\.proj\.(.+)', r'patch_embed.\1'),
+    (r'(blocks\.\d+)\.gamma_([12])', r'\1.ls\2.gamma'),
+    (rf'blocks\.\d+\.attn\.(?:[qv]_bias|{_TABLE})', r'\g<0>'),
+    (r'blocks\.\d+\.(?:norm[12]|attn\.(?:qkv|proj)|mlp\.fc[12])\..+', r'\g<0>'),
+    (r'.+\.relative_position_index|rel_pos_bias\..+', None),
+    # No BEiT v2 has a position embedding, and neither has this branch.
+    (r'cls_token|mask_token|pos_embed', None),
+    (r'(?:norm|fc_norm|head|lm_head|cls_pt_layers|up[12])\..+', None),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +44,6 @@ class BEiTArch(PlainArch):
 
     Attributes:
         qkv_bias: Whether queries and values have a bias; keys have none.
-        init_values: Initial layer scale; None for none.
     """
 
     qkv_bias: bool = True
@@ -29,7 +51,7 @@ class BEiTArch(PlainArch):
 
 
 #: Presets: BEiT v2 (arXiv 2208.06366), with the initial layer scale of the published PIIP
-#: models; the pretrained files have one of their own.
+#: models; the pretrained files contain their own.
 BEIT_ARCHS: dict[str, BEiTArch] = {
     'beitv2_base': BEiTArch(embed_dims=768, num_layers=12, num_heads=12),
     'beitv2_large': BEiTArch(embed_dims=1024, num_layers=24, num_heads=16),
@@ -42,81 +64,138 @@ class PIIPBEiT(PlainBranch):
 
     Tokens have no position embedding: all positions are relative and belong to the
     windows of the attention, see :class:`RelativePositionAttention`. As a branch it has
-    neither class token nor final norm. Any image size of at least one patch works.
+    neither class token nor final norm. Any image of at least one patch works.
 
     Args:
         arch: Name of a preset (:data:`BEIT_ARCHS`) or the fields of :class:`BEiTArch`.
         img_size: Side of the branch's image in pixels, see :class:`Branch`.
-        patch_size: Side of a patch in pixels.
-        in_channels: Channels of the image.
-        window_size: Side of the attention windows in tokens, for all blocks or one value
-            a block; the side of the grid for global attention.
-        drop_path_rate: Stochastic depth.
-        drop_path_schedule: How it is spread over the blocks, one of
-            :data:`piip_mm.models.branches.plain.DROP_PATH_SCHEDULES`.
-        mlp_act: 'gelu' or 'gelu_tanh', see :class:`Block`.
-        with_cp: Recompute blocks in the backward pass to save memory.
-        frozen_stages: See :class:`Branch`.
-        init_cfg: See :class:`Branch`.
+        window_size: Side of the attention windows in tokens: one value for all blocks, or
+            one per block; the side of the grid for global attention.
+        kwargs: Further options, see :class:`PlainBranch`.
 
     Raises:
         ValueError: If an option is unknown or out of range, the heads do not divide the
             width, or a block has no window.
     """
 
+    weights_title = 'BEiT (BEiT, BEiT v2)'
+
     def __init__(
         self,
         arch: str | Mapping[str, Any],
         img_size: int,
         *,
-        patch_size: int = 16,
-        in_channels: int = 3,
         window_size: int | Sequence[int] = 14,
-        drop_path_rate: float = 0.0,
-        drop_path_schedule: str = 'linear',
-        mlp_act: str = 'gelu',
-        with_cp: bool = False,
-        frozen_stages: int = -1,
-        init_cfg: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         geometry = resolve_arch(arch, BEiTArch, BEIT_ARCHS)
-        dims, depth = geometry.embed_dims, geometry.num_layers
-        super().__init__(
-            dims,
-            depth,
-            img_size,
-            patch_size=patch_size,
-            in_channels=in_channels,
-            with_cp=with_cp,
-            frozen_stages=frozen_stages,
-            init_cfg=init_cfg,
-        )
+        super().__init__(geometry, img_size, window_size=window_size, **kwargs)
         self.arch = geometry
-        rates = drop_path_rates(drop_path_rate, depth, drop_path_schedule)
-        windows = windows_of_blocks(window_size, (), depth)
-        blocks = []
-        for index, (window, rate) in enumerate(zip(windows, rates, strict=True)):
-            if window is None:
-                raise ValueError(
-                    f'window_size={window_size!r}: block {index} has no window, which '
-                    'its table of relative positions needs; for global attention give '
-                    'the side of the grid in tokens'
-                )
-            attn = RelativePositionAttention(
-                dims, geometry.num_heads, window, qkv_bias=geometry.qkv_bias
+        if None in self.windows:
+            raise ValueError(
+                f'window_size={window_size!r}: block {self.windows.index(None)} has no '
+                'window, which its table of relative positions needs; for global '
+                'attention give the side of the grid in tokens'
             )
-            block = Block(
-                dims,
-                attn,
-                mlp_ratio=geometry.mlp_ratio,
-                init_values=geometry.init_values,
-                drop_path_rate=rate,
-                mlp_act=mlp_act,
+
+        def attention(window: int | None) -> nn.Module:
+            assert window is not None
+            return RelativePositionAttention(
+                geometry.embed_dims,
+                geometry.num_heads,
+                window,
+                qkv_bias=geometry.qkv_bias,
             )
-            blocks.append(block)
-        self.set_blocks(blocks)
-        self.freeze_stages()
+
+        self.build_blocks(geometry, attention)
 
     def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """See :meth:`Branch.embed`."""
         return self.embed_patches(image)
+
+    def weight_rules(self) -> Sequence[Rule]:
+        """See :meth:`Branch.weight_rules`."""
+        return _WEIGHT_RULES
+
+    def prepare_weights(self, weights: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Give every block a copy of a table that all blocks share in the file."""
+        if _SHARED_TABLE not in weights:
+            return weights
+        own = {name: tensor for name, tensor in weights.items() if name != _SHARED_TABLE}
+        table = weights[_SHARED_TABLE]
+        return own | {f'blocks.{i}.attn.{_TABLE}': table for i in range(self.depth)}
+
+    def fit_weight(self, name: str, tensor: Tensor) -> Tensor:
+        """See :meth:`Branch.fit_weight`; fits the tables of relative positions too."""
+        block = name.split('.')[1]
+        if name.endswith(_TABLE) and int(block) < self.depth:
+            window = self.windows[int(block)]
+            assert window is not None
+            return resize_position_table(tensor, window)
+        return super().fit_weight(name, tensor)
+
+
+def resize_position_table(table: Tensor, window: int) -> Tensor:
+    """Fit a table of relative positions to another window.
+
+    Nearby positions keep their meaning: the distances 0, 1, 2, ... of the table become
+    0, 1, 1 + q, 1 + q + q^2, ... in the new window, with q such that the farthest ones
+    coincide (1.01 <= q <= 1.5), and a bicubic spline through them is evaluated at the
+    whole numbers, as in the fine-tuning of BEiT (arXiv 2106.08254).
+
+    Args:
+        table: ((2 w - 1)^2, M) or, with rows for a class token, ((2 w - 1)^2 + 3, M) for
+            windows of side w and M heads.
+        window: Side of the windows wanted.
+
+    Returns:
+        ((2 * window - 1)^2, M), without rows for a class token; for the same window the
+        rows themselves.
+
+    Raises:
+        ValueError: If the number of rows is neither of the two, or w is 1.
+    """
+    old, new = _table_side(len(table)), 2 * window - 1
+    rows = table[: old**2]
+    if old == new:
+        return table if len(table) == old**2 else rows
+    if old == 1:
+        raise ValueError('a table for windows of one token cannot be resized')
+    points = _geometric_points(old // 2, new // 2)
+    targets = np.arange(-(new // 2), new // 2 + 1)
+    degree = min(3, old - 1)
+    maps = rows.float().T.unflatten(1, (old, old)).numpy()
+    resized = [
+        RectBivariateSpline(points, points, values, kx=degree, ky=degree, s=0)(
+            targets, targets
+        )
+        for values in maps
+    ]
+    return torch.from_numpy(np.stack(resized, -1)).flatten(0, 1).to(torch.float32)
+
+
+def _table_side(num_rows: int) -> int:
+    """2 w - 1 for the window side w of a table."""
+    for count in (num_rows, num_rows - _NUM_CLS_ROWS):
+        side = math.isqrt(max(count, 0))
+        if side % 2 and side**2 == count:
+            return side
+    raise ValueError(
+        f'a table of relative positions with {num_rows} rows: expected the square of an '
+        f'odd number, or {_NUM_CLS_ROWS} more'
+    )
+
+
+def _geometric_points(old: int, new: int) -> np.ndarray:
+    """Where the distances -old, ..., old of a table lie in one of -new, ..., new."""
+    low, high = 1.01, 1.5
+    ratio = high
+    # The tolerance is the original one; it shows in the resized tables.
+    while high - low > 1e-6:
+        ratio = (low + high) / 2
+        if sum(ratio**i for i in range(old)) > new:
+            high = ratio
+        else:
+            low = ratio
+    distances = np.cumsum(ratio ** np.arange(old))
+    return np.concatenate([-distances[::-1], [0.0], distances])

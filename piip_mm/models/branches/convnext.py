@@ -1,9 +1,11 @@
-"""ConvNeXt (arXiv 2201.03545) as a branch."""
+"""ConvNeXt (arXiv 2201.03545) as a branch: presets, module, weights."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -12,6 +14,8 @@ from timm.models.convnext import ConvNeXt, ConvNeXtStage
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from piip_mm.weights.rename import Rule, rename
+
 from ..checks import check_int, check_rate, check_sequence
 from .base import Branch
 from .geometry import resolve_arch
@@ -19,6 +23,18 @@ from .geometry import resolve_arch
 _EPS = 1e-6
 _NUM_STAGES = 4
 _STEM_STRIDE = 4
+
+# Hugging Face's class with a head keeps the network under 'convnext', the published PIIP
+# code under 'convnext_model'.
+_HF = r'(?:convnext(?:_model)?\.)?'
+
+#: Names inside a block: Hugging Face, the original release, timm.
+_BLOCK_RULES: list[Rule] = [
+    (r'(?:dwconv|conv_dw)\.(.+)', r'conv_dw.\1'),
+    (r'(?:layernorm|norm)\.(.+)', r'norm.\1'),
+    (r'(?:pwconv|mlp\.fc)([12])\.(.+)', r'mlp.fc\1.\2'),
+    (r'layer_scale_parameter|gamma', 'gamma'),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +81,7 @@ class ConvNeXtArch:
         )
 
 
-#: Presets of the paper; its weights are named alike.
+#: Presets of the paper; its weights have the same names.
 CONVNEXT_ARCHS: dict[str, ConvNeXtArch] = {
     f'convnext_{size}': ConvNeXtArch(
         depths=(3, 3, middle, 3),
@@ -79,11 +95,6 @@ CONVNEXT_ARCHS: dict[str, ConvNeXtArch] = {
         ('xlarge', 27, 256),
     )
 }
-
-
-def resolve_convnext_arch(arch: str | Mapping[str, Any]) -> ConvNeXtArch:
-    """Preset or geometry, see :func:`resolve_arch`."""
-    return resolve_arch(arch, ConvNeXtArch, CONVNEXT_ARCHS)
 
 
 @MODELS.register_module()
@@ -114,6 +125,8 @@ class PIIPConvNeXt(Branch):
     """
 
     has_layers = False
+    weights_title = 'ConvNeXt (Hugging Face, timm, the original release)'
+    optional_weights = r'blocks\.\d+\.gamma'
 
     def __init__(
         self,
@@ -127,7 +140,7 @@ class PIIPConvNeXt(Branch):
         frozen_stages: int = -1,
         init_cfg: dict | None = None,
     ) -> None:
-        geometry = resolve_convnext_arch(arch)
+        geometry = resolve_arch(arch, ConvNeXtArch, CONVNEXT_ARCHS)
         check_int('in_channels', in_channels)
         check_rate('drop_path_rate', drop_path_rate)
         super().__init__(
@@ -174,6 +187,41 @@ class PIIPConvNeXt(Branch):
             else:
                 x_BCHW = block(x_BCHW)
         return _to_tokens(x_BCHW)
+
+    def weight_rules(self) -> Sequence[Rule]:
+        """See :meth:`Branch.weight_rules`; blocks that were cut off are dropped."""
+        # Every stage but the first begins with its down-sampling layer.
+        lengths = [depth + 1 for depth in self.arch.depths]
+        first_blocks = list(accumulate(lengths, initial=0))
+
+        def flat(index: int, name: str) -> str | None:
+            return f'blocks.{index}.{name}' if index < self.depth else None
+
+        def downsample(match: re.Match[str]) -> str | None:
+            return flat(first_blocks[int(match[1])] - 1, match[2])
+
+        def block(match: re.Match[str]) -> str | None:
+            stage, index = int(match[1]), int(match[2])
+            name = rename(match[3], _BLOCK_RULES)
+            if index >= self.arch.depths[stage]:
+                # A block of another architecture, not the first one of the next stage.
+                return match[0]
+            return name and flat(first_blocks[stage] + index, name)
+
+        return [
+            (rf'{_HF}embeddings\.patch_embeddings\.(.+)', r'stem.0.\1'),
+            (rf'{_HF}embeddings\.layernorm\.(.+)', r'stem.1.\1'),
+            (r'(?:stem|downsample_layers\.0)\.([01]\..+)', r'stem.\1'),
+            (
+                rf'{_HF}encoder\.stages\.([1-3])\.downsampling_layer\.([01]\..+)',
+                downsample,
+            ),
+            (r'stages\.([1-3])\.downsample\.([01]\..+)', downsample),
+            (r'downsample_layers\.([1-3])\.([01]\..+)', downsample),
+            (rf'{_HF}encoder\.stages\.([0-3])\.layers\.(\d+)\.(.+)', block),
+            (r'stages\.([0-3])\.(?:blocks\.)?(\d+)\.(.+)', block),
+            (rf'{_HF}layernorm\..+|(?:classifier|norm|norm_pre|head)\..+', None),
+        ]
 
     def truncate(self, depth: int) -> None:
         """See :meth:`Branch.truncate`."""

@@ -1,4 +1,4 @@
-"""What the geometries of the branches have in common."""
+"""Geometries of branches: their common fields, presets and dicts."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ class PlainArch:
         num_layers: Number of blocks.
         num_heads: Heads of the self-attention.
         mlp_ratio: Hidden width of the MLP over C.
+        init_values: Initial layer scale; None for no layer scale.
     """
 
     embed_dims: int
     num_layers: int
     num_heads: int
     mlp_ratio: float = 4.0
+    init_values: float | None = 1.0
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -6,14 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from piip_mm.weights.resize import resize_kernel
+
 from ..checks import check_choice, check_int, check_rate, check_sequence
 from ..init import init_new_layers
+from ..layers import Block
 from .base import Branch
+from .geometry import PlainArch
 
 #: How stochastic depth is spread over L blocks: the same rate r in all of them, or
 #: r * i / (L - 1) in block i.
@@ -26,20 +29,27 @@ DROP_PATH_SCHEDULES: dict[str, Callable[[float, int], list[float]]] = {
 class PlainBranch(Branch):
     """Patch embedding and blocks that keep width and grid.
 
-    A subclass sets ``blocks`` and what it embeds with, and calls ``freeze_stages``.
+    A subclass builds its position embedding, then its blocks with :meth:`build_blocks`.
 
     Args:
-        dims: Width C.
-        depth: Number of blocks.
+        geometry: Geometry of the blocks.
         img_size: Side of the branch's image in pixels, see :class:`Branch`.
         patch_size: Side of a patch in pixels.
         in_channels: Channels of the image.
+        window_size: Side of the attention windows in tokens: one value for all blocks, or
+            one per block; None attends globally.
+        global_attn_indexes: Blocks that attend globally regardless of ``window_size``.
+        drop_path_rate: Stochastic depth rate.
+        drop_path_schedule: How the rate is spread over the blocks, one of
+            :data:`DROP_PATH_SCHEDULES`.
+        mlp_act: 'gelu' or 'gelu_tanh', see :class:`piip_mm.models.layers.Block`.
         with_cp: Recompute blocks in the backward pass to save memory.
         frozen_stages: See :class:`Branch`.
         init_cfg: See :class:`Branch`.
 
     Raises:
-        ValueError: If an option is out of range.
+        ValueError: If an option is unknown or out of range, or the windows do not fit the
+            number of blocks.
     """
 
     #: Names of the parts of the embedding.
@@ -48,18 +58,23 @@ class PlainBranch(Branch):
 
     def __init__(
         self,
-        dims: int,
-        depth: int,
+        geometry: PlainArch,
         img_size: int,
         *,
-        patch_size: int,
-        in_channels: int,
-        with_cp: bool,
-        frozen_stages: int,
-        init_cfg: dict | None,
+        patch_size: int = 16,
+        in_channels: int = 3,
+        window_size: int | Sequence[int | None] | None = None,
+        global_attn_indexes: Sequence[int] = (),
+        drop_path_rate: float = 0.0,
+        drop_path_schedule: str = 'linear',
+        mlp_act: str = 'gelu',
+        with_cp: bool = False,
+        frozen_stages: int = -1,
+        init_cfg: dict | None = None,
     ) -> None:
         check_int('patch_size', patch_size)
         check_int('in_channels', in_channels)
+        dims, depth = geometry.embed_dims, geometry.num_layers
         super().__init__(
             img_size=img_size,
             dims=(dims,) * depth,
@@ -74,17 +89,47 @@ class PlainBranch(Branch):
                 f'the last {img_size % patch_size} pixels of a row or column are dropped',
                 logger='current',
             )
+        self.windows = windows_of_blocks(window_size, global_attn_indexes, depth)
+        self.drop_path_rates = drop_path_rates(drop_path_rate, depth, drop_path_schedule)
+        self.mlp_act = mlp_act
         self.with_cp = with_cp
         self.patch_embed = nn.Conv2d(in_channels, dims, patch_size, patch_size)
-        # As the linear layer on flattened patches that it is.
+        # Initialised as the linear layer on flattened patches that it is.
         nn.init.xavier_uniform_(self.patch_embed.weight.detach().flatten(1))
         assert self.patch_embed.bias is not None
         nn.init.zeros_(self.patch_embed.bias)
 
-    def set_blocks(self, blocks: Sequence[nn.Module]) -> None:
-        """Take the blocks over and initialise them."""
-        self.blocks = nn.ModuleList(blocks)
+    def build_blocks(
+        self,
+        geometry: PlainArch,
+        attention: Callable[[int | None], nn.Module],
+        *,
+        norm: str = 'LN',
+        norm_eps: float = 1e-6,
+    ) -> None:
+        """Build and initialise the blocks, and freeze ``frozen_stages``.
+
+        Args:
+            geometry: Geometry of the blocks.
+            attention: Makes the attention of a block from its window size.
+            norm: Norm of the blocks, see :class:`piip_mm.models.layers.Block`.
+            norm_eps: Added to the variance in the norms.
+        """
+        self.blocks = nn.ModuleList(
+            Block(
+                geometry.embed_dims,
+                attention(window),
+                mlp_ratio=geometry.mlp_ratio,
+                init_values=geometry.init_values,
+                drop_path_rate=rate,
+                mlp_act=self.mlp_act,
+                norm=norm,
+                norm_eps=norm_eps,
+            )
+            for window, rate in zip(self.windows, self.drop_path_rates, strict=True)
+        )
         init_new_layers(self.blocks)
+        self.freeze_stages()
 
     def embed_patches(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """(B, 3, h, w) image to (B, N, C) tokens without position and their (H, W)."""
@@ -101,6 +146,13 @@ class PlainBranch(Branch):
             else:
                 tokens = block(tokens, grid)
         return tokens, grid
+
+    def fit_weight(self, name: str, tensor: Tensor) -> Tensor:
+        """See :meth:`Branch.fit_weight`; fits the patch kernel."""
+        if name == 'patch_embed.weight':
+            height, width = self.patch_embed.weight.shape[2:]
+            return resize_kernel(tensor, (height, width))
+        return tensor
 
     def truncate(self, depth: int) -> None:
         """See :meth:`Branch.truncate`."""
@@ -124,21 +176,11 @@ class PlainBranch(Branch):
         return num_layers - 1, num_layers
 
 
-def resize_rows(rows: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Bicubic interpolation of (1, H * W, C) position rows to another grid, in float32;
-    on the same grid the rows themselves."""
-    if old == new:
-        return rows
-    maps = rows.float().transpose(1, 2).unflatten(2, old)
-    maps = F.interpolate(maps, new, mode='bicubic', align_corners=False)
-    return maps.flatten(2).transpose(1, 2)
-
-
 def drop_path_rates(rate: float, depth: int, schedule: str) -> list[float]:
-    """Rate of each block.
+    """Stochastic depth rate of each block.
 
     Raises:
-        ValueError: If the rate is no probability or the schedule not one of
+        ValueError: If the rate is no probability or the schedule is not one of
             :data:`DROP_PATH_SCHEDULES`.
     """
     check_rate('drop_path_rate', rate)
@@ -164,8 +206,8 @@ def windows_of_blocks(
         windows = [window_size] * depth
     if len(windows) != depth:
         raise ValueError(
-            f'window_size has {len(windows)} values for {depth} blocks; give one value, '
-            'or one a block'
+            f'window_size has {len(windows)} values for {depth} blocks; give one value '
+            'for all blocks, or one per block'
         )
     for index in global_attn_indexes:
         if index not in range(depth):

@@ -1,4 +1,4 @@
-"""Uni-Perceiver as a branch."""
+"""Uni-Perceiver as a branch: presets, module, weights."""
 
 from __future__ import annotations
 
@@ -10,26 +10,48 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from piip_mm.weights.rename import Rule
+from piip_mm.weights.resize import resize_positions, resize_rows
+
 from ..checks import check_int
-from ..layers import Block, SelfAttention
+from ..layers import SelfAttention
 from .geometry import PlainArch, resolve_arch
-from .plain import PlainBranch, drop_path_rates, resize_rows, windows_of_blocks
+from .plain import PlainBranch
 
 _EPS = 1e-5
 #: Frames of a video that the pretrained model knows; an image is the first one.
 _NUM_FRAMES = 8
+
+# The original release has the encoder under 'fused_encoder', treats images as videos of
+# one frame, and names the projections as torch's own attention does. The published PIIP
+# code loads the files that ViT-Adapter converted, without all that.
+_LAYER = r'(?:fused_encoder\.)?layers\.(\d+)\.'
+_EMBED = r'(?:visual|video)_embed\.'
+_POSITIONS = rf'{_EMBED}(?:patch_embed|embeddings_st_pos)\.'
+
+_WEIGHT_RULES: list[Rule] = [
+    (rf'{_LAYER}gamma_([12])', r'blocks.\1.ls\2.gamma'),
+    (rf'{_LAYER}self_attn\.in_proj[._](.+)', r'blocks.\1.attn.qkv.\2'),
+    (rf'{_LAYER}self_attn\.out_proj\.(.+)', r'blocks.\1.attn.proj.\2'),
+    (rf'{_LAYER}linear([12])\.(.+)', r'blocks.\1.mlp.fc\2.\3'),
+    (rf'{_LAYER}(norm[12]\..+)', r'blocks.\1.\2'),
+    (rf'{_EMBED}(?:patch_embed\.proj|embeddings)\.(.+)', r'patch_embed.\1'),
+    (rf'{_EMBED}embeddings_norm\.(.+)', r'embed_norm.\1'),
+    (rf'{_POSITIONS}(spatial|temporal)_pos_embed\.weight', r'\1_pos_embed'),
+    # Words, the losses of the pretraining and input types: an image has none of these.
+    (rf'(?:token_embed|loss_prepare)\..+|{_EMBED}embeddings_type\..+', None),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class UniPerceiverArch(PlainArch):
     """Geometry of a Uni-Perceiver.
 
-    Attributes:
-        init_values: Initial layer scale. The published models start at 0, where blocks
-            without pretrained weights pass their input on.
+    The layer scale of the published models starts at 0, so that blocks without
+    pretrained weights pass on their input.
     """
 
-    init_values: float = 0.0
+    init_values: float | None = 0.0
 
 
 #: Presets: the two pretrained models that the published PIIP models use.
@@ -45,26 +67,16 @@ class PIIPUniPerceiver(PlainBranch):
 
     A token is ``norm(patch + spatial position + temporal position)``; the spatial
     positions are interpolated bicubically to the token grid, the temporal one is that of
-    the first frame. The norms add 1e-5. Any image size of at least one patch works.
+    the first frame. The norms have an epsilon of 1e-5. Any image of at least one patch
+    works.
 
     Args:
         arch: Name of a preset (:data:`UNIPERCEIVER_ARCHS`) or the fields of
             :class:`UniPerceiverArch`.
         img_size: Side of the branch's image in pixels, see :class:`Branch`.
-        patch_size: Side of a patch in pixels.
-        in_channels: Channels of the image.
         pretrain_img_size: Side of the images of the pretraining in pixels. Spatial
             positions are stored for this size: (pretrain_img_size // patch_size)^2 rows.
-        window_size: Side of the attention windows in tokens, for all blocks or one value
-            a block; None attends globally.
-        global_attn_indexes: Blocks that attend globally all the same.
-        drop_path_rate: Stochastic depth.
-        drop_path_schedule: How it is spread over the blocks, one of
-            :data:`piip_mm.models.branches.plain.DROP_PATH_SCHEDULES`.
-        mlp_act: 'gelu' or 'gelu_tanh', see :class:`Block`.
-        with_cp: Recompute blocks in the backward pass to save memory.
-        frozen_stages: See :class:`Branch`.
-        init_cfg: See :class:`Branch`.
+        kwargs: Further options, see :class:`PlainBranch`.
 
     Raises:
         ValueError: If an option is unknown or out of range, the heads do not divide the
@@ -72,63 +84,34 @@ class PIIPUniPerceiver(PlainBranch):
     """
 
     embedding = ('patch_embed', 'spatial_pos_embed', 'temporal_pos_embed', 'embed_norm')
+    weights_title = 'Uni-Perceiver'
 
     def __init__(
         self,
         arch: str | Mapping[str, Any],
         img_size: int,
         *,
-        patch_size: int = 16,
-        in_channels: int = 3,
         pretrain_img_size: int = 224,
-        window_size: int | Sequence[int | None] | None = None,
-        global_attn_indexes: Sequence[int] = (),
-        drop_path_rate: float = 0.0,
-        drop_path_schedule: str = 'linear',
-        mlp_act: str = 'gelu',
-        with_cp: bool = False,
-        frozen_stages: int = -1,
-        init_cfg: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         geometry = resolve_arch(arch, UniPerceiverArch, UNIPERCEIVER_ARCHS)
-        dims, depth = geometry.embed_dims, geometry.num_layers
-        super().__init__(
-            dims,
-            depth,
-            img_size,
-            patch_size=patch_size,
-            in_channels=in_channels,
-            with_cp=with_cp,
-            frozen_stages=frozen_stages,
-            init_cfg=init_cfg,
-        )
-        check_int('pretrain_img_size', pretrain_img_size, minimum=patch_size)
+        super().__init__(geometry, img_size, **kwargs)
+        check_int('pretrain_img_size', pretrain_img_size, minimum=self.min_size)
         self.arch = geometry
-        side = pretrain_img_size // patch_size
+        dims = geometry.embed_dims
+        side = pretrain_img_size // self.min_size
         self.pos_grid = (side, side)
         self.spatial_pos_embed = nn.Parameter(torch.zeros(side * side, dims))
-        # All frames are kept for the sake of the files, which have them.
+        # All frames are kept because the pretrained files contain them.
         self.temporal_pos_embed = nn.Parameter(torch.zeros(_NUM_FRAMES, dims))
         for positions in (self.spatial_pos_embed, self.temporal_pos_embed):
             nn.init.trunc_normal_(positions, std=0.02)
         self.embed_norm = nn.LayerNorm(dims, eps=_EPS)
-        rates = drop_path_rates(drop_path_rate, depth, drop_path_schedule)
-        windows = windows_of_blocks(window_size, global_attn_indexes, depth)
-        self.set_blocks(
-            [
-                Block(
-                    dims,
-                    SelfAttention(dims, geometry.num_heads, window_size=window),
-                    mlp_ratio=geometry.mlp_ratio,
-                    init_values=geometry.init_values,
-                    drop_path_rate=rate,
-                    mlp_act=mlp_act,
-                    norm_eps=_EPS,
-                )
-                for window, rate in zip(windows, rates, strict=True)
-            ]
+        self.build_blocks(
+            geometry,
+            lambda window: SelfAttention(dims, geometry.num_heads, window_size=window),
+            norm_eps=_EPS,
         )
-        self.freeze_stages()
 
     def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """See :meth:`Branch.embed`."""
@@ -136,3 +119,13 @@ class PIIPUniPerceiver(PlainBranch):
         spatial = resize_rows(self.spatial_pos_embed[None], self.pos_grid, grid)
         positions = spatial + self.temporal_pos_embed[0]
         return self.embed_norm(tokens + positions.to(tokens.dtype)), grid
+
+    def weight_rules(self) -> Sequence[Rule]:
+        """See :meth:`Branch.weight_rules`."""
+        return _WEIGHT_RULES
+
+    def fit_weight(self, name: str, tensor: Tensor) -> Tensor:
+        """See :meth:`Branch.fit_weight`; fits the spatial positions too."""
+        if name == 'spatial_pos_embed' and len(tensor) != len(self.spatial_pos_embed):
+            return resize_positions(tensor[None], self.pos_grid)[0]
+        return super().fit_weight(name, tensor)

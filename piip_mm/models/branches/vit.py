@@ -1,8 +1,9 @@
-"""Plain vision transformers as branches."""
+"""Plain vision transformers as branches: presets, module, weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -10,91 +11,149 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..checks import check_int
-from ..layers import BLOCK_NORMS, Block, SelfAttention
-from .archs import resolve_vit_arch
-from .plain import PlainBranch, drop_path_rates, resize_rows, windows_of_blocks
+from piip_mm.weights.rename import Rule
+from piip_mm.weights.resize import resize_positions, resize_rows
+
+from ..checks import check_choice, check_int
+from ..layers import BLOCK_NORMS, SelfAttention
+from .geometry import PlainArch, resolve_arch
+from .plain import PlainBranch
 
 _EPS = 1e-6
+
+_PARTS = r'norm[12]|attn\.(?:qkv|proj|q_norm|k_norm)|mlp\.fc[12]|ls[12]'
+
+#: Names in the published code, the releases of DeiT, DeiT III, MAE, DINOv2 and InternViT,
+#: and timm.
+_WEIGHT_RULES: list[Rule] = [
+    (r'patch_embed\.proj\.(.+)', r'patch_embed.\1'),
+    (r'pos_embed|cls_token', r'\g<0>'),
+    (r'(blocks\.\d+)\.gamma_([12])', r'\1.ls\2.gamma'),
+    (rf'blocks\.\d+\.(?:{_PARTS})\..+', r'\g<0>'),
+    # A published branch may have an upsampler that nothing reads.
+    (r'dist_token|mask_token|(?:norm|fc_norm|head|head_dist|up[12])\..+', None),
+    # The decoder of MAE.
+    (r'decoder_.+', None),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTArch(PlainArch):
+    """Geometry of a plain vision transformer.
+
+    Attributes:
+        qkv_bias: Whether query, key and value have a bias.
+        norm: One of :data:`piip_mm.models.layers.BLOCK_NORMS`.
+        qk_norm: Whether queries and keys are normalised over the full width.
+        cls_pos_row: Whether the position embedding is stored with a row for the class
+            token in front, as the published InternViT, MAE, DINOv2 and AugReg branches
+            store it. Only a class token with a position reads this row.
+    """
+
+    qkv_bias: bool = True
+    norm: str = 'LN'
+    qk_norm: bool = False
+    cls_pos_row: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        super().__post_init__()
+        check_choice('arch.norm', self.norm, BLOCK_NORMS)
+
+
+def _vit(size: str, **options: Any) -> ViTArch:
+    dims, layers, heads = {
+        'tiny': (192, 12, 3),
+        'small': (384, 12, 6),
+        'base': (768, 12, 12),
+        'large': (1024, 24, 16),
+        'huge': (1280, 32, 16),
+    }[size]
+    return ViTArch(embed_dims=dims, num_layers=layers, num_heads=heads, **options)
+
+
+#: Presets: DeiT (arXiv 2012.12877), DeiT III (2204.07118), AugReg (2106.10270), MAE
+#: (2111.06377), DINOv2 (2304.07193), InternViT-6B (2312.14238). The published PIIP
+#: models give every branch a layer scale, which DeiT, AugReg and MAE do not have; it
+#: starts at 1.
+VIT_ARCHS: dict[str, ViTArch] = {
+    **{f'deit_{size}': _vit(size) for size in ('tiny', 'small', 'base')},
+    **{f'deit3_{size}': _vit(size) for size in ('small', 'base', 'large')},
+    **{
+        f'augreg_{size}': _vit(size, cls_pos_row=True)
+        for size in ('tiny', 'small', 'base', 'large')
+    },
+    **{f'mae_{size}': _vit(size, cls_pos_row=True) for size in ('base', 'large', 'huge')},
+    **{
+        f'dinov2_{size}': _vit(size, cls_pos_row=True)
+        for size in ('small', 'base', 'large')
+    },
+    'internvit_6b': ViTArch(
+        embed_dims=3200,
+        num_layers=48,
+        num_heads=25,
+        qkv_bias=False,
+        init_values=0.1,
+        norm='RMS',
+        qk_norm=True,
+        cls_pos_row=True,
+    ),
+}
 
 
 @MODELS.register_module()
 class PIIPViT(PlainBranch):
     """Plain vision transformer: DeiT, DeiT III, AugReg, MAE, DINOv2, InternViT-6B.
 
-    As a branch it has no final norm, and a class token only if asked for. Any image size
-    of at least one patch works: pixels that do not fill a patch are dropped, and the
-    position embedding is interpolated bicubically to the token grid.
+    As a branch it has no final norm, and a class token only on request. Any image of at
+    least one patch works: pixels that do not fill a patch are dropped, and the position
+    embedding is interpolated bicubically to the token grid.
 
     Args:
-        arch: Name of a preset (:data:`piip_mm.models.branches.VIT_ARCHS`) or the fields
-            of :class:`ViTArch`.
+        arch: Name of a preset (:data:`VIT_ARCHS`) or the fields of :class:`ViTArch`.
         img_size: Side of the branch's image in pixels, see :class:`Branch`.
-        patch_size: Side of a patch in pixels.
-        in_channels: Channels of the image.
         pretrain_img_size: Side of the images of the pretraining in pixels. The position
             embedding is stored for this size: (pretrain_img_size // patch_size)^2 rows.
-            Grid and patch size of a pretrained file are read off its tensors.
-        window_size: Side of the attention windows in tokens, for all blocks or one value
-            a block; None attends globally.
-        global_attn_indexes: Blocks that attend globally all the same.
-        window_pad: What fills incomplete windows, see :class:`SelfAttention`.
-        drop_path_rate: Stochastic depth.
-        drop_path_schedule: How it is spread over the blocks, one of
-            :data:`piip_mm.models.branches.plain.DROP_PATH_SCHEDULES`.
-        mlp_act: 'gelu' or 'gelu_tanh', see :class:`Block`.
+            Grid and patch size of a pretrained file are read from its tensors.
+        window_pad: How incomplete windows are filled, see :class:`SelfAttention`.
         with_cls_token: Send a class token through the blocks. It has no position
-            embedding, except with ``cls_pos``.
+            embedding unless ``cls_pos`` is set.
         cls_pos: Add the class token's row of the position embedding to the class token;
             the published multi-branch classifiers do not. Needs ``cls_pos_row`` in the
             geometry.
-        with_cp: Recompute blocks in the backward pass to save memory.
-        frozen_stages: See :class:`Branch`.
-        init_cfg: See :class:`Branch`.
+        kwargs: Further options, see :class:`PlainBranch`.
 
     Raises:
         ValueError: If an option is unknown or out of range, the heads do not divide the
-            width, the windows do not fit the number of blocks, or there is a class token
-            beside windows.
+            width, the windows do not fit the number of blocks, or a class token is
+            combined with windows.
     """
+
+    weights_title = (
+        'plain vision transformers (DeiT, DeiT III, AugReg, MAE, DINOv2, InternViT)'
+    )
+    optional_weights = r'cls_token|blocks\.\d+\.ls[12]\.gamma'
 
     def __init__(
         self,
         arch: str | Mapping[str, Any],
         img_size: int,
         *,
-        patch_size: int = 16,
-        in_channels: int = 3,
         pretrain_img_size: int = 224,
-        window_size: int | Sequence[int | None] | None = None,
-        global_attn_indexes: Sequence[int] = (),
         window_pad: str = 'zero_input',
-        drop_path_rate: float = 0.0,
-        drop_path_schedule: str = 'constant',
-        mlp_act: str = 'gelu',
         with_cls_token: bool = False,
         cls_pos: bool = False,
-        with_cp: bool = False,
-        frozen_stages: int = -1,
-        init_cfg: dict | None = None,
+        drop_path_schedule: str = 'constant',
+        **kwargs: Any,
     ) -> None:
-        geometry = resolve_vit_arch(arch)
-        dims, depth = geometry.embed_dims, geometry.num_layers
+        geometry = resolve_arch(arch, ViTArch, VIT_ARCHS)
         super().__init__(
-            dims,
-            depth,
-            img_size,
-            patch_size=patch_size,
-            in_channels=in_channels,
-            with_cp=with_cp,
-            frozen_stages=frozen_stages,
-            init_cfg=init_cfg,
+            geometry, img_size, drop_path_schedule=drop_path_schedule, **kwargs
         )
-        check_int('pretrain_img_size', pretrain_img_size, minimum=patch_size)
-        windows = windows_of_blocks(window_size, global_attn_indexes, depth)
-        if with_cls_token and any(windows):
+        check_int('pretrain_img_size', pretrain_img_size, minimum=self.min_size)
+        if with_cls_token and any(self.windows):
             raise ValueError(
-                f'with_cls_token=True with window_size={window_size}: a class token '
+                f'with_cls_token=True with windows of {self.windows}: a class token '
                 'belongs to no window; use global attention or no class token'
             )
         if cls_pos and not (with_cls_token and geometry.cls_pos_row):
@@ -103,7 +162,8 @@ class PIIPViT(PlainBranch):
                 f'arch with cls_pos_row=True (got {geometry.cls_pos_row})'
             )
         self.arch = geometry
-        side = pretrain_img_size // patch_size
+        dims = geometry.embed_dims
+        side = pretrain_img_size // self.min_size
         self.pos_grid = (side, side)
         self.pos_embed = nn.Parameter(
             torch.zeros(1, geometry.cls_pos_row + side * side, dims)
@@ -117,37 +177,19 @@ class PIIPViT(PlainBranch):
             self.cls_token = nn.Parameter(torch.zeros(1, 1, dims))
             nn.init.trunc_normal_(self.cls_token, std=0.02)
             self.embedding += ('cls_token',)
-        self.set_blocks(
-            [
-                Block(
-                    dims,
-                    SelfAttention(
-                        dims,
-                        geometry.num_heads,
-                        qkv_bias=geometry.qkv_bias,
-                        qk_norm=(
-                            partial(BLOCK_NORMS[geometry.norm], eps=_EPS)
-                            if geometry.qk_norm
-                            else None
-                        ),
-                        window_size=window,
-                        window_pad=window_pad,
-                    ),
-                    mlp_ratio=geometry.mlp_ratio,
-                    init_values=geometry.init_values,
-                    drop_path_rate=rate,
-                    mlp_act=mlp_act,
-                    norm=geometry.norm,
-                    norm_eps=_EPS,
-                )
-                for window, rate in zip(
-                    windows,
-                    drop_path_rates(drop_path_rate, depth, drop_path_schedule),
-                    strict=True,
-                )
-            ]
-        )
-        self.freeze_stages()
+        qk_norm = partial(BLOCK_NORMS[geometry.norm], eps=_EPS)
+
+        def attention(window: int | None) -> nn.Module:
+            return SelfAttention(
+                dims,
+                geometry.num_heads,
+                qkv_bias=geometry.qkv_bias,
+                qk_norm=qk_norm if geometry.qk_norm else None,
+                window_size=window,
+                window_pad=window_pad,
+            )
+
+        self.build_blocks(geometry, attention, norm=geometry.norm, norm_eps=_EPS)
 
     def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """See :meth:`Branch.embed`."""
@@ -162,3 +204,14 @@ class PIIPViT(PlainBranch):
             cls_token = cls_token.to(tokens.dtype).expand(len(tokens), -1, -1)
             tokens = torch.cat([cls_token, tokens], 1)
         return tokens, grid
+
+    def weight_rules(self) -> Sequence[Rule]:
+        """See :meth:`Branch.weight_rules`."""
+        return _WEIGHT_RULES
+
+    def fit_weight(self, name: str, tensor: Tensor) -> Tensor:
+        """See :meth:`Branch.fit_weight`; fits the position embedding too."""
+        if name == 'pos_embed':
+            cls_row = self.arch.cls_pos_row
+            return resize_positions(tensor, self.pos_grid, cls_row=cls_row)
+        return super().fit_weight(name, tensor)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..checks import check_divisible
 from ..init import init_new_layers
-from ..merging import NUM_GROUPS
+from ..merging import NUM_GROUPS, weighted_sum
 from .base import BranchHead
 
 
@@ -22,8 +20,9 @@ class PIIPMergedHead(BranchHead):
     """Classifies the mean token of the weighted sum of the branches' maps.
 
     The last branch's map is normalised, the others are normalised, projected to its width
-    and normalised again; all come bilinearly to the grid of the first branch, and the sum
-    has one learned scalar a branch, initially 1. The backbone has ``out_type='maps'``.
+    and normalised again; all are resized bilinearly to the grid of the first branch, and
+    the sum has one learned scalar per branch, initially 1. The backbone needs
+    ``out_type='maps'``.
 
     Args:
         num_classes: Number of classes.
@@ -66,18 +65,10 @@ class PIIPMergedHead(BranchHead):
             ValueError: If the features do not fit.
         """
         self.check_feats(feats, maps=True)
-        grid = feats[0].shape[2:]
-        maps = []
-        for layers, scale, feat in zip(self.branches, self.scales, feats, strict=True):
-            merged = layers(feat)
-            if merged.shape[2:] != grid:
-                # Float32 here: sample positions lose too much in 16 bits.
-                merged = F.interpolate(
-                    merged.float(), grid, mode='bilinear', align_corners=False
-                ).to(merged.dtype)
-            maps.append(merged * scale)
-        tokens = reduce(torch.add, maps).flatten(2).transpose(1, 2)
-        return self.norm(tokens).mean(1)
+        maps = [layers(feat) for layers, feat in zip(self.branches, feats, strict=True)]
+        height, width = feats[0].shape[2:]
+        merged = weighted_sum(maps, list(self.scales), (height, width))
+        return self.norm(merged.flatten(2).transpose(1, 2)).mean(1)
 
     def forward(self, feats: Sequence[Tensor]) -> Tensor:
         """Maps, see :meth:`pre_logits`, to (B, num_classes) logits."""

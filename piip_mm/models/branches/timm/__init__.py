@@ -2,6 +2,6 @@
 
 from .adapters import Adapter
 from .branch import PIIPTimm
-from .table import ADAPTERS, check_timm_model
+from .table import ADAPTERS
 
-__all__ = ['ADAPTERS', 'Adapter', 'PIIPTimm', 'check_timm_model']
+__all__ = ['ADAPTERS', 'Adapter', 'PIIPTimm']

@@ -1,23 +1,32 @@
-"""A model of timm as a branch."""
+"""A model of timm as a branch: module and weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import timm
 import torch
+from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from piip_mm.weights.rename import Rule
+from piip_mm.weights.source import check_timm_model
+
 from ...checks import check_rate
 from ..base import Branch
 from .adapters import Adapter
-from .table import check_timm_model, supported_class
+from .table import supported_class
 
-# What the branch decides, or what would leave patches out.
+# Options that the branch sets itself, or that would leave patches out.
 _RESERVED = ('num_classes', 'drop_path_rate', 'patch_drop_rate', 'features_only')
+
+# Heads and final norms of files for other tasks than timm's model has a head for.
+_AFTER_THE_BLOCKS = r'(?:head|head_dist|norm|fc_norm|norm_pre|attn_pool|classifier)\..+'
 
 
 @MODELS.register_module()
@@ -91,6 +100,7 @@ class PIIPTimm(Branch):
             init_cfg=init_cfg,
         )
         self.model = model
+        self.weights_title = f'timm model {model}'
         #: What timm built the model with.
         self.options = options
         self.with_cp = with_cp
@@ -113,6 +123,35 @@ class PIIPTimm(Branch):
         if self.with_cp and torch.is_grad_enabled():
             return checkpoint(block, *args, use_reentrant=False)
         return block(*args)
+
+    def weight_rules(self) -> Sequence[Rule]:
+        """See :meth:`Branch.weight_rules`; parts of timm's model that the branch does not
+        build are dropped."""
+        with torch.device('meta'):
+            complete = timm.create_model(self.model, **self.options).state_dict()
+        own = self.net.state_dict()
+
+        def own_name(match: re.Match[str]) -> str | None:
+            name = match[0]
+            is_unread = name in complete or re.fullmatch(_AFTER_THE_BLOCKS, name)
+            return None if name not in own and is_unread else f'net.{name}'
+
+        return [(r'.+', own_name)]
+
+    def prepare_weights(self, weights: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Convert a file as timm does when it loads it: names of the original releases,
+        sizes of position embeddings, tables of relative positions and patch kernels."""
+        module = sys.modules[type(self.net).__module__]
+        convert = getattr(module, 'checkpoint_filter_fn', None)
+        converted = convert(dict(weights), self.net) if convert else weights
+        for name, tensor in converted.items():
+            if name in weights and weights[name].shape != tensor.shape:
+                print_log(
+                    f'{name}: resized from {tuple(weights[name].shape)} to '
+                    f'{tuple(tensor.shape)}',
+                    logger='current',
+                )
+        return converted
 
     def truncate(self, depth: int) -> None:
         """See :meth:`Branch.truncate`."""

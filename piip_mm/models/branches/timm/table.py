@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
-
-import timm
 
 from .adapters import Adapter, EvaAdapter, PlainAdapter
 from .hiera import HieraAdapter, HieraDetAdapter
@@ -73,16 +70,6 @@ ADAPTERS: dict[str, Supported] = {
 _REASONS = {
     'Beit': 'its relative position bias has the size of one grid; use PIIPBEiT',
 }
-
-
-def check_timm_model(name: str) -> None:
-    """Raise ``ValueError`` with similar names unless timm has a model of this name."""
-    if timm.is_model(name):
-        return
-    models = timm.list_models()
-    close = [model for model in models if name in model][:5]
-    close = close or get_close_matches(name, models, n=5, cutoff=0.3)
-    raise ValueError(f'timm has no model {name!r}; similar names: {close}')
 
 
 def supported_class(name: str, net: Any) -> Supported:

@@ -1,20 +1,25 @@
-"""Names in checkpoints of the published PIIP code to ours."""
+"""Names of the backbones' parts in checkpoints of the published PIIP code.
+
+The published code numbers branches from the largest model on the smallest image
+(``branch1``) to the full image; here they are listed the other way round. Published
+branch k of N is branch N - k.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 
-from torch import nn
+from piip_mm.weights.rename import Rule, rename
 
-from piip_mm.models import PIIP, ViTPyramid
-from piip_mm.models.branches import Branch
+from .branches import Branch
 
-from ..families import family_of
-from ..rename import Rule, rename
+#: Names that the published backbones have and ours do not: of several branches, of a ViT
+#: alone, of a ConvNeXt alone.
+BACKBONE_MARKS = ('branch1.', 'up1.', 'convnext_model.')
 
-#: Inside an injector.
+#: Names inside an injector.
 INJECTOR_RULES: list[Rule] = [
     (r'ca_gamma', 'gamma_attn'),
     (r'cffn_gamma', 'gamma_ffn'),
@@ -24,55 +29,63 @@ INJECTOR_RULES: list[Rule] = [
 ]
 
 
-def backbone_rules(backbone: nn.Module) -> list[Rule]:
-    """Rules from the names of a published backbone to those of ours.
+def is_published_backbone(names: Iterable[str]) -> bool:
+    """Whether names, without a prefix, are those of a published backbone."""
+    return any(name.startswith(BACKBONE_MARKS) for name in names)
+
+
+def piip_rules(
+    branches: Sequence[Branch], merge_stages: Sequence[int], ratios: Sequence[Fraction]
+) -> list[Rule]:
+    """Rules for a published network of several branches.
 
     Args:
-        backbone: A :class:`PIIP` or :class:`ViTPyramid`, perhaps on the meta device.
-
-    Raises:
-        ValueError: If it is another module, or no weights are known for a branch.
+        branches: The branches, from high to low resolution.
+        merge_stages: Stages after which maps are merged.
+        ratios: Stride of each level of the pyramid over that of its map.
     """
-    if isinstance(backbone, PIIP):
-        return _piip_rules(backbone)
-    if isinstance(backbone, ViTPyramid):
-        return _single_branch_rules(backbone)
-    raise ValueError(
-        'the weights are of a published PIIP model, but the backbone of the config is '
-        f'{type(backbone).__name__}; use the config of that model'
-    )
-
-
-def _piip_rules(network: PIIP) -> list[Rule]:
-    branches = list(network.branches)
     rules = [_branch_rules(branch) for branch in branches]
 
-    def ours(published: str) -> int:
-        return _our_index(published, len(branches))
+    def own_index(published: str) -> int:
+        return _own_index(published, len(branches))
 
     def branch(match: re.Match[str]) -> str | None:
-        index = ours(match[1])
+        index = own_index(match[1])
         name = rename(match[2], rules[index])
         return name and f'branches.{index}.{name}'
 
     def early_merge(match: re.Match[str]) -> str:
         stage, scale, number, name = match.groups()
-        if int(stage) not in network.merge_stages[:-1]:
+        if int(stage) not in merge_stages[:-1]:
             raise ValueError(f'nothing is merged after interaction {stage} here')
-        merge = f'merges.{network.merge_stages.index(int(stage))}'
+        merge = f'merges.{merge_stages.index(int(stage))}'
         if scale:
-            return f'{merge}.scales.{ours(scale)}'
-        return f'{merge}.branches.{ours(number)}.{name}'
+            return f'{merge}.scales.{own_index(scale)}'
+        return f'{merge}.branches.{own_index(number)}.{name}'
 
-    last = f'merges.{len(network.merge_stages) - 1}'
+    last = f'merges.{len(merge_stages) - 1}'
     return [
         (r'branch(\d)\.(.+)', branch),
         interaction_rule(len(branches)),
         (r'intermediate_merging_(\d+)_(?:w(\d)|branch(\d)\.(.+))', early_merge),
-        (r'merge_branch(\d)\.(.+)', lambda m: f'{last}.branches.{ours(m[1])}.{m[2]}'),
-        (r'w(\d)', lambda m: f'{last}.scales.{ours(m[1])}'),
-        (r'fpn([12])\.(\d)\.(.+)', _level(network)),
+        (
+            r'merge_branch(\d)\.(.+)',
+            lambda m: f'{last}.branches.{own_index(m[1])}.{m[2]}',
+        ),
+        (r'w(\d)', lambda m: f'{last}.scales.{own_index(m[1])}'),
+        (r'fpn([12])\.(\d)\.(.+)', _upsampler(ratios)),
     ]
+
+
+def single_branch_rules(branch: Branch, ratios: Sequence[Fraction]) -> list[Rule]:
+    """Rules for a published network of one branch; arguments as of :func:`piip_rules`."""
+    rules = _branch_rules(branch)
+
+    def own_name(match: re.Match[str]) -> str | None:
+        name = rename(match[0], rules)
+        return name and f'branch.{name}'
+
+    return [(r'up([12])\.(\d)\.(.+)', _upsampler(ratios)), (r'.+', own_name)]
 
 
 def interaction_rule(num_branches: int) -> Rule:
@@ -81,7 +94,7 @@ def interaction_rule(num_branches: int) -> Rule:
     def injector(match: re.Match[str]) -> str:
         stage, first, second, source, part, name = match.groups()
         # Inside a unit 'branch1' is the larger model, whatever its number.
-        pair = [_our_index(number, num_branches) for number in (first, second)]
+        pair = [_own_index(number, num_branches) for number in (first, second)]
         edge = f'{pair[int(source) - 1]}_to_{pair[2 - int(source)]}'
         new = f'proj.{name}' if part == 'proj' else rename(name, INJECTOR_RULES)
         return f'interactions.{stage}.injectors.{edge}.{new}'
@@ -90,7 +103,7 @@ def interaction_rule(num_branches: int) -> Rule:
     return unit + r'\.branch([12])to[12]_(injector|proj)\.(.+)', injector
 
 
-def _our_index(published: str, num_branches: int) -> int:
+def _own_index(published: str, num_branches: int) -> int:
     """Index of a published branch, which are numbered from 1 the other way round."""
     if not 1 <= int(published) <= num_branches:
         raise ValueError(
@@ -99,20 +112,9 @@ def _our_index(published: str, num_branches: int) -> int:
     return num_branches - int(published)
 
 
-def _single_branch_rules(network: ViTPyramid) -> list[Rule]:
-    rules = _branch_rules(network.branch)
-
-    def branch(match: re.Match[str]) -> str | None:
-        name = rename(match[0], rules)
-        return name and f'branch.{name}'
-
-    level = _level(network)
-    return [(r'up([12])\.(\d)\.(.+)', level), (r'.+', branch)]
-
-
 def _branch_rules(branch: Branch) -> list[Rule]:
-    """Rules inside a branch, without the blocks that are never run."""
-    rules = family_of(branch).rules
+    """Rules inside a branch; blocks that are never run are dropped."""
+    rules = branch.weight_rules()
 
     def block(match: re.Match[str]) -> str | None:
         return rename(match[0], rules) if int(match[1]) < branch.depth else None
@@ -121,9 +123,8 @@ def _branch_rules(branch: Branch) -> list[Rule]:
     return [(r'(?:blocks|layers)\.(\d+)\..+', block), (r'cls_token', cls_token), *rules]
 
 
-def _level(network: PIIP | ViTPyramid) -> Callable[[re.Match[str]], str | None]:
+def _upsampler(ratios: Sequence[Fraction]) -> Callable[[re.Match[str]], str | None]:
     """Published upsampler 1 scales by 4, number 2 by 2."""
-    ratios = network.pyramid.ratios if network.out_type == 'pyramid' else []
 
     def level(match: re.Match[str]) -> str | None:
         number, layer, name = match.groups()

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 from piip_mm.models.checks import check_choice
 
-from .arguments import drop, expect, refuse_rest, take
-from .beit import beit_branch
-from .convnext import convnext_branch, single_convnext_config
-from .uniperceiver import uniperceiver_branch
-from .vit import INTERNVIT_DEPTH, VIT_DEPTH, deit_branch, internvit_branch
-
-#: Config of a branch from its arguments and the number of its blocks that are run.
-BranchConfig: TypeAlias = Callable[[dict[str, Any], int | None], dict[str, Any]]
+from .arguments import discard, pop_required, refuse_rest, require_values
+from .branches import (
+    INTERNVIT_DEPTH,
+    VIT_DEPTH,
+    BranchConfig,
+    beit_branch,
+    convnext_branch,
+    convnext_strides,
+    deit_branch,
+    internvit_branch,
+    uniperceiver_branch,
+)
 
 #: Arguments of a branch that concern its own outputs, which a network does not read.
 _OWN_OUTPUTS = ('with_fpn', 'out_indices', 'use_simple_fpn', 'output_dtype')
@@ -31,7 +35,7 @@ _FAMILIES: dict[str, BranchConfig] = {
 
 
 def _branch_by_name(kwargs: dict[str, Any], depth: int | None) -> dict[str, Any]:
-    """Config of a branch of the family that the name of its weights stands for."""
+    """Config of a branch whose class is chosen by the name of its weights."""
     pretrained = kwargs.get('pretrained') or ''
     for part, config in _FAMILIES.items():
         if part in pretrained:
@@ -40,7 +44,7 @@ def _branch_by_name(kwargs: dict[str, Any], depth: int | None) -> dict[str, Any]
 
 
 def _deit_or_internvit(kwargs: dict[str, Any], depth: int | None) -> dict[str, Any]:
-    """The same in the networks that know no other family."""
+    """The same for the networks that have no other families."""
     return (deit_branch if _is_deit(kwargs) else internvit_branch)(kwargs, depth)
 
 
@@ -72,17 +76,17 @@ def piip_config(
     regular = knows_regular and not kwargs.pop('with_simple_fpn', True)
     taps = (knows_regular and kwargs.pop('out_interaction_indexes', None)) or []
     for k in range(num_branches, 0, -1):
-        branch = dict(take(kwargs, f'branch{k}'))
-        indexes = take(branch, 'interaction_indexes')
+        branch = dict(pop_required(kwargs, f'branch{k}'))
+        indexes = pop_required(branch, 'interaction_indexes')
         if branch.pop(f'branch{k}_w_cls_token', False) and _is_deit(branch):
             raise ValueError(
                 f'branch{k}_w_cls_token=True cannot be migrated for a DeiT branch: its '
                 'position embedding has no row for a class token'
             )
         # Branches of a larger size than the last one see its image as it is.
-        size = take(branch, 'real_size')
+        size = pop_required(branch, 'real_size')
         branch['img_size'] = min(size, branches[0]['img_size']) if branches else size
-        drop(branch, *_OWN_OUTPUTS)
+        discard(branch, *_OWN_OUTPUTS)
         ends.append(_group_ends(indexes))
         if not branches:
             strides = _strides(branch, [ends[0][tap] for tap in (*taps, -1)], regular)
@@ -101,7 +105,7 @@ def piip_config(
         if is_dino:
             raise ValueError('is_dino=True with with_simple_fpn=False cannot be migrated')
         config['out_interactions'] = list(taps)
-    drop(kwargs, 'pretrained', 'cal_flops')
+    discard(kwargs, 'pretrained', 'cal_flops')
     refuse_rest(kwargs, 'the network')
     return config
 
@@ -139,8 +143,11 @@ def _four_branch_config(kwargs: dict[str, Any], variant: str) -> dict[str, Any]:
             f'{", ".join(map(repr, as_coded))}'
         )
     if as_coded[meaning]:
-        branch4 = dict(take(kwargs, 'branch4'))
-        own = {key: take(branch4, key) for key in ('real_size', 'interaction_indexes')}
+        branch4 = dict(pop_required(kwargs, 'branch4'))
+        own = {
+            key: pop_required(branch4, key)
+            for key in ('real_size', 'interaction_indexes')
+        }
         kwargs['branch4'] = {**kwargs.get('branch3', {}), **own}
     # This class builds DeiT branches whatever their weights are called.
     return piip_config(kwargs, 4, deit_branch)
@@ -149,7 +156,7 @@ def _four_branch_config(kwargs: dict[str, Any], variant: str) -> dict[str, Any]:
 def _seg_config(kwargs: dict[str, Any], num_branches: int) -> dict[str, Any]:
     """Config of a published network for segmentation."""
     for k in range(1, num_branches + 1):
-        branch = kwargs[f'branch{k}'] = dict(take(kwargs, f'branch{k}'))
+        branch = kwargs[f'branch{k}'] = dict(pop_required(kwargs, f'branch{k}'))
         if not _is_deit(branch):
             # Stored for the image; that of DeiT for the pretraining.
             branch['pretrain_img_size'] = branch.get('img_size', 224)
@@ -159,7 +166,8 @@ def _seg_config(kwargs: dict[str, Any], num_branches: int) -> dict[str, Any]:
 def _seg_three_branch_config(kwargs: dict[str, Any]) -> dict[str, Any]:
     # This class takes the image of branch 2 and scales it up for branch 3.
     middle, high = (
-        take(dict(take(dict(kwargs), f'branch{k}')), 'real_size') for k in (2, 3)
+        pop_required(dict(pop_required(dict(kwargs), f'branch{k}')), 'real_size')
+        for k in (2, 3)
     )
     if middle != high:
         raise ValueError(
@@ -198,7 +206,7 @@ def _single_config(
             f'out_indices={out_indices} with depth={depth} give the maps of blocks '
             f'{outputs}: expected one or four for a pyramid (with_fpn=True)'
         )
-    expect(kwargs, output_dtype='float32', with_final_norm=False)
+    require_values(kwargs, output_dtype='float32', with_final_norm=False)
     kwargs.setdefault('pretrain_img_size', 224)
     kwargs['img_size'] = kwargs['pretrain_img_size']
     branch = branch_config(kwargs, outputs[-1] + 1)
@@ -208,6 +216,26 @@ def _single_config(
     if len(outputs) > 1:
         config['out_blocks'] = outputs
     return config
+
+
+def _single_convnext_config(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Config of a published ``ConvNextHFWrapper`` as a backbone of its own."""
+    single = kwargs.pop('single_branch', False)
+    if not single:
+        raise ValueError(
+            f'single_branch={single}: the published ConvNeXt runs on its own with '
+            'single_branch=True only'
+        )
+    require_values(kwargs, with_simple_fpn=False)
+    kwargs['img_size'] = pop_required(kwargs, 'real_size')
+    branch = convnext_branch(kwargs)
+    last_blocks = {s: block for block, s in enumerate(convnext_strides(branch['arch']))}
+    return dict(
+        type='ViTPyramid',
+        branch=branch,
+        out_strides=list(last_blocks),
+        out_blocks=list(last_blocks.values()),
+    )
 
 
 def _strides(
@@ -261,7 +289,7 @@ def _group_ends(indexes: Sequence[Sequence[int]]) -> list[int]:
 
 
 #: Translations by code base and class; called with the arguments and the text after '('.
-KINDS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
+NETWORK_KINDS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
     'det.PIIPTwoBranch': lambda kwargs, _: piip_config(kwargs, 2, _deit_or_internvit),
     'det.PIIPThreeBranch': lambda kwargs, _: piip_config(kwargs, 3, _branch_by_name),
     'det.PIIPFourBranch': _four_branch_config,
@@ -276,7 +304,7 @@ KINDS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
         uniperceiver_branch,
         VIT_DEPTH,
     ),
-    'det.ConvNextHFWrapper': lambda kwargs, _: single_convnext_config(kwargs),
+    'det.ConvNextHFWrapper': lambda kwargs, _: _single_convnext_config(kwargs),
     'seg.PIIPTwoBranch': lambda kwargs, _: _seg_config(kwargs, 2),
     'seg.PIIPThreeBranch': lambda kwargs, _: _seg_three_branch_config(kwargs),
     'seg.vit_models': lambda kwargs, _: _single_config(kwargs, deit_branch, VIT_DEPTH),

@@ -1,26 +1,26 @@
-"""The published classifiers: arguments, and names in their checkpoints, to ours."""
+"""The published classifiers: their arguments and the names in their checkpoints."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from piip_mm.models import PIIP
+from piip_mm.models.backbone import Backbone
 from piip_mm.models.checks import check_choice
+from piip_mm.weights.rename import Rule, rename
 
-from ..rename import Rule, rename
-from .arguments import drop, expect, refuse_rest, take
-from .names import backbone_rules
+from .arguments import discard, pop_required, refuse_rest, require_values
+from .branches import deit_branch, internvit_branch
 from .networks import piip_config
-from .vit import deit_branch, internvit_branch
 
 #: Type of the config that the migration makes.
 CLASSIFIER = 'mmpretrain.ImageClassifier'
 
-# What the published class of this name defaults to here, other than for detection.
+# Defaults of the published class that differ from its defaults for detection.
 _INTERNVIT_DEFAULTS = dict(
     patch_size=16, init_values=None, qk_normalization=False, norm_layer_type='ln'
 )
@@ -33,11 +33,11 @@ def _network(kwargs: dict[str, Any], num_branches: int) -> dict[str, Any]:
     num_classes = kwargs.pop('num_classes', 1000)
     if separate:
         # Read with the merged head only.
-        drop(kwargs, 'use_cls_head')
-    expect(kwargs, use_cls_head=True)
+        discard(kwargs, 'use_cls_head')
+    require_values(kwargs, use_cls_head=True)
     classes, norms = [], []
     for k in range(num_branches, 0, -1):
-        branch = kwargs[f'branch{k}'] = dict(take(kwargs, f'branch{k}'))
+        branch = kwargs[f'branch{k}'] = dict(pop_required(kwargs, f'branch{k}'))
         branch.setdefault('img_size', 224)
         branch['real_size'] = branch['pretrain_img_size'] = branch['img_size']
         classes.append(branch.pop('num_classes', 1000))
@@ -75,7 +75,7 @@ def _network(kwargs: dict[str, Any], num_branches: int) -> dict[str, Any]:
 
 def _single(kwargs: dict[str, Any], model_type: str) -> dict[str, Any]:
     """Config of a published classifier of one branch."""
-    expect(kwargs, use_final_norm_and_head=True, drop_rate=0.0)
+    require_values(kwargs, use_final_norm_and_head=True, drop_rate=0.0)
     kwargs.setdefault('img_size', 224)
     kwargs['pretrain_img_size'] = kwargs['img_size']
     num_classes = kwargs.pop('num_classes', 1000)
@@ -112,7 +112,7 @@ def _branch(kwargs: dict[str, Any], depth: int | None) -> dict[str, Any]:
     else:
         kwargs = {**_INTERNVIT_DEFAULTS, **kwargs}
         config = internvit_branch(kwargs, depth)
-        drop(kwargs, 'use_flash_attn', 'layerscale_force_fp32')
+        discard(kwargs, 'use_flash_attn', 'layerscale_force_fp32')
         refuse_rest(kwargs, 'an AugReg branch')
     return config | dict(
         with_cls_token=with_cls_token,
@@ -127,10 +127,10 @@ def _final_norm(kwargs: dict[str, Any], model_type: str) -> str:
 
 
 def _classifier(backbone: dict[str, Any], head: dict[str, Any]) -> dict[str, Any]:
-    # Registers the heads; here, because detection goes without mmpretrain.
+    # Registers the heads; they need mmpretrain, which other tasks do without.
     import piip_mm.models.heads  # noqa: F401
 
-    # With prefixes, so that it builds whatever scope is the default.
+    # With prefixes the config can be built in any scope.
     head['loss'] = dict(type='mmpretrain.CrossEntropyLoss')
     return dict(
         type=CLASSIFIER,
@@ -138,6 +138,21 @@ def _classifier(backbone: dict[str, Any], head: dict[str, Any]) -> dict[str, Any
         backbone=backbone,
         head=head,
     )
+
+
+def published_backbone(model: nn.Module) -> Backbone:
+    """The backbone of a model that published weights are loaded into.
+
+    Raises:
+        ValueError: If it is none of ours.
+    """
+    backbone = model.get_submodule('backbone')
+    if not isinstance(backbone, Backbone):
+        raise ValueError(
+            'the weights are of a published PIIP model, but the backbone of the config '
+            f'is {type(backbone).__name__}; use the config of that model'
+        )
+    return backbone
 
 
 def classifier_rules(model: nn.Module) -> list[Rule]:
@@ -150,8 +165,8 @@ def classifier_rules(model: nn.Module) -> list[Rule]:
     Raises:
         ValueError: If it has another backbone.
     """
-    backbone = model.get_submodule('backbone')
-    rules = backbone_rules(backbone)
+    backbone = published_backbone(model)
+    rules = backbone.published_rules()
 
     def of_backbone(match: re.Match[str]) -> str | None:
         name = rename(match[0], rules)
@@ -183,31 +198,8 @@ def classifier_rules(model: nn.Module) -> list[Rule]:
     ]
 
 
-def convert_classifier(
-    state_dict: Mapping[str, Tensor], model: nn.Module
-) -> tuple[dict[str, Tensor], list[str]]:
-    """Translate the weights of a published classifier for a model of ours.
-
-    Arguments, returns and errors as of
-    :func:`piip_mm.weights.checkpoint.convert_published`; names in the files of published
-    classifiers have no prefix.
-    """
-    rules = classifier_rules(model)
-    converted, dropped = {}, []
-    for name, tensor in state_dict.items():
-        try:
-            new_name = rename(name, rules)
-        except ValueError:
-            new_name = name
-        if new_name is None:
-            dropped.append(name)
-        else:
-            converted[new_name] = tensor
-    return converted, dropped
-
-
-#: As :data:`piip_mm.weights.published.networks.KINDS`.
-KINDS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
+#: As :data:`piip_mm.published.networks.NETWORK_KINDS`.
+CLASSIFIER_KINDS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
     'cls.PIIPTwoBranch': lambda kwargs, _: _network(kwargs, 2),
     'cls.PIIPThreeBranch': lambda kwargs, _: _network(kwargs, 3),
     'cls.PIIPFourBranch': lambda kwargs, _: _network(kwargs, 4),

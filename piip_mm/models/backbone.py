@@ -1,0 +1,177 @@
+"""What the backbones have in common: images of the branches, released weights."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from itertools import count
+from typing import Any
+
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from piip_mm.weights.rename import Rule, rename_state_dict
+from piip_mm.weights.report import compare
+
+from .branches import Branch
+from .checks import check_choice
+from .published_names import is_published_backbone
+from .pyramid import Pyramid
+
+#: What a backbone returns.
+OUT_TYPES = ('pyramid', 'maps', 'cls_tokens')
+
+
+class Backbone(BaseModule):
+    """A network of one or more branches, each of which sees the image at its own size.
+
+    A state dict of the published PIIP code is recognised and translated whichever way it
+    is loaded; it has to fit, so that no part is left at its initial values.
+
+    Attributes:
+        out_type: One of :data:`OUT_TYPES`.
+        out_strides: Strides of the output maps in pixels.
+    """
+
+    out_type: str
+    out_strides: tuple[float, ...]
+    pyramid: Pyramid
+
+    def __init__(self, init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        self.register_load_state_dict_pre_hook(_translate_published)
+
+    @property
+    @abstractmethod
+    def branch_list(self) -> list[Branch]:
+        """The branches, from high to low resolution."""
+
+    @abstractmethod
+    def forward_images(self, images: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Extract features from one (B, 3, h, w) image per branch."""
+
+    @abstractmethod
+    def published_rules(self) -> list[Rule]:
+        """Rules from names in checkpoints of the published code to own names."""
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Extract features.
+
+        Args:
+            image: (B, 3, H, W), large enough for a patch of every branch and a pixel of
+                every output map.
+
+        Returns:
+            In float32: maps (B, C, H // s, W // s), one for each s of ``out_strides``,
+            where H and W count whole patches of the first branch; or per branch its map
+            (B, C_b, H_b, W_b) or its class token (B, C_b), see ``out_type``.
+
+        Raises:
+            ValueError: If the image is too small.
+        """
+        return self.forward_images(
+            [self.branch_image(image, index) for index in range(len(self.branch_list))]
+        )
+
+    def branch_image(self, image: Tensor, index: int) -> Tensor:
+        """The image as a branch sees it.
+
+        Args:
+            image: (B, 3, H, W), the image of the first branch.
+            index: Index of the branch.
+
+        Returns:
+            (B, 3, int(H * r), int(W * r)) with the ratio r of the branch's ``img_size``
+            to the first one's; the image itself if that is 1.
+
+        Raises:
+            ValueError: If the image is too small for a branch.
+        """
+        ratios = [
+            branch.img_size / self.branch_list[0].img_size for branch in self.branch_list
+        ]
+        ratio, min_size = ratios[index], self._min_size(index)
+        height, width = (int(side * ratio) for side in image.shape[2:])
+        if min(height, width) < min_size:
+            smallest_input = max(
+                next(side for side in count(1) if int(side * r) >= self._min_size(i))
+                for i, r in enumerate(ratios)
+            )
+            raise ValueError(
+                f'branch {index} sees the {image.shape[2]} x {image.shape[3]} input at '
+                f'{height} x {width} pixels, too small for patches of '
+                f'{self.branch_list[index].min_size} and output strides '
+                f'{self.out_strides}; use inputs of at least {smallest_input} pixels per '
+                'side'
+            )
+        if ratio >= 1:
+            return image
+        # The released models were trained with the ratio as scale_factor: the sampling
+        # grid comes from the ratio itself, not from the (truncated) output size.
+        return F.interpolate(
+            image, scale_factor=ratio, mode='bilinear', align_corners=False
+        )
+
+    def check_out_type(self, options: Mapping[str, Any]) -> None:
+        """Check ``out_type`` against the branches and the options of the pyramid.
+
+        Args:
+            options: Options that only a pyramid reads, with their values.
+
+        Raises:
+            ValueError: If the type is unknown, a branch has no class token to return, or
+                an option would not be read.
+        """
+        check_choice('out_type', self.out_type, OUT_TYPES)
+        unread = {name: value for name, value in options.items() if value is not None}
+        if self.out_type != 'pyramid' and unread:
+            raise ValueError(
+                f"{unread} are options of out_type='pyramid', not of {self.out_type!r}; "
+                'remove them'
+            )
+        for index, branch in enumerate(self.branch_list):
+            if self.out_type == 'cls_tokens' and not branch.has_cls_token:
+                raise ValueError(
+                    f"out_type='cls_tokens', but branch {index} "
+                    f'({type(branch).__name__}) has no class token; give it one '
+                    "(with_cls_token=True), or use out_type='maps'"
+                )
+
+    def _min_size(self, index: int) -> int:
+        """Smallest side of a branch's image; the first one makes the output maps."""
+        makes_levels = index == 0 and self.out_type == 'pyramid'
+        min_grid = self.pyramid.min_grid if makes_levels else 1
+        return self.branch_list[index].min_size * min_grid
+
+
+def _translate_published(
+    module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any
+) -> None:
+    """State-dict pre-hook: translate a published backbone's names in place.
+
+    Raises:
+        ValueError: If the weights do not fit; lists what is missing, left over or of
+            another shape.
+    """
+    assert isinstance(module, Backbone)
+    published: Mapping[str, Tensor] = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in state_dict.items()
+        if name.startswith(prefix)
+    }
+    if not is_published_backbone(published):
+        return
+    converted, dropped = rename_state_dict(published, module.published_rules())
+    report = compare(converted, module)
+    report.dropped = dropped
+    if report.misfits:
+        raise ValueError(
+            'the weights of the published PIIP code do not fit the '
+            f'{type(module).__name__} of the config: {report}'
+        )
+    for name in published:
+        del state_dict[prefix + name]
+    state_dict.update({prefix + name: tensor for name, tensor in converted.items()})
+    print_log(f'Backbone of the published PIIP code: {report}', logger='current')

@@ -1,0 +1,92 @@
+"""Backbones and classifiers of the published code: their configs and weights.
+
+The published code numbers branches from the largest model on the smallest image
+(``branch1``) to the full image; here they are listed the other way round, from high to
+low resolution. Published branch k of N is branch N - k of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from piip_mm.models.backbone import Backbone
+from piip_mm.weights.rename import rename
+
+from .branches import add_convnext_archs
+from .classifiers import CLASSIFIER, CLASSIFIER_KINDS, classifier_rules
+from .networks import NETWORK_KINDS
+
+
+def migrate_config(
+    kind: str,
+    kwargs: Mapping[str, Any],
+    convnext_archs: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Translate a published backbone into a config for ``MODELS.build``.
+
+    The built module returns the published outputs in the published order. Pretrained
+    files named in ``kwargs`` only choose the family of a branch, as in the published
+    code; they are not loaded.
+
+    Args:
+        kind: Code base and class of the published backbone, e.g.
+            ``'det.PIIPThreeBranch'`` or ``'det.vit_models'``. The published four-branch
+            class builds branch 4 with the settings of branch 3; ``'det.PIIPFourBranch'``
+            means it as coded, ``'det.PIIPFourBranch(fixed: ...)'`` as intended.
+        kwargs: Constructor arguments under their published names.
+        convnext_archs: Depths and widths behind the names of ConvNeXt branches.
+
+    Returns:
+        Config of a :class:`~piip_mm.models.PIIP` or
+        :class:`~piip_mm.models.ViTPyramid`; for a classifier that of an mmpretrain
+        ``ImageClassifier``, whose call on images returns logits.
+
+    Raises:
+        ValueError: If the kind, a branch family or an argument is not supported.
+    """
+    name, _, variant = kind.partition('(')
+    name = name.strip()
+    kinds = {**NETWORK_KINDS, **CLASSIFIER_KINDS}
+    if name not in kinds:
+        raise ValueError(
+            f'unknown kind {kind!r}; choose one of {", ".join(map(repr, kinds))}'
+        )
+    return kinds[name](add_convnext_archs(kwargs, convnext_archs or {}), variant)
+
+
+def migrate_state_dict(
+    state_dict: Mapping[str, Tensor], config: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """Translate the weights of a published backbone.
+
+    Parameters that nothing reads are dropped: class tokens and final norms of branches,
+    ``fpn1`` where no stride-4 map is asked for, blocks after the last output.
+
+    Args:
+        state_dict: Published names to tensors, of the backbone or classifier alone: names
+            start with 'branch1.', not with 'backbone.'.
+        config: What :func:`migrate_config` made of the published arguments.
+
+    Returns:
+        Our names to the same tensors; loads strictly into the built config.
+
+    Raises:
+        ValueError: If a name fits no rule or the config is of another kind.
+    """
+    kind = config.get('type')
+    if kind not in ('PIIP', 'ViTPyramid', CLASSIFIER):
+        raise ValueError(
+            f'no published weights fit a model of type {kind!r}; expected a config from '
+            'migrate_config'
+        )
+    with torch.device('meta'):
+        model = MODELS.build(dict(config))
+    is_backbone = isinstance(model, Backbone)
+    rules = model.published_rules() if is_backbone else classifier_rules(model)
+    renamed = ((rename(name, rules), tensor) for name, tensor in state_dict.items())
+    return {name: tensor for name, tensor in renamed if name is not None}

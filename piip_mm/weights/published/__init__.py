@@ -1,1 +1,0 @@
-"""Arguments and names of the published PIIP code."""

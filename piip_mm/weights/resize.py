@@ -1,0 +1,66 @@
+"""Fitting tensors of pretrained files to other grids."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def resize_rows(rows: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Bicubic interpolation of (1, H * W, C) position rows to another grid, in float32.
+
+    On the same grid the rows themselves are returned.
+    """
+    if old == new:
+        return rows
+    maps = rows.float().transpose(1, 2).unflatten(2, old)
+    maps = F.interpolate(maps, new, mode='bicubic', align_corners=False)
+    return maps.flatten(2).transpose(1, 2)
+
+
+def resize_kernel(kernel: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bicubic interpolation of a (C, 3, k, k) patch kernel to another patch size."""
+    if tuple(kernel.shape[2:]) == size:
+        return kernel
+    return F.interpolate(kernel.float(), size, mode='bicubic', align_corners=False)
+
+
+def resize_positions(
+    pos_embed: Tensor, grid: tuple[int, int], *, cls_row: bool = False
+) -> Tensor:
+    """Bicubic interpolation of a (1, rows, C) position embedding to an (H, W) grid.
+
+    Args:
+        pos_embed: A square of rows, possibly after others for class tokens.
+        grid: (H, W) to fit.
+        cls_row: Whether the result starts with the row of the class token: the first row
+            of the file, or zeros if the file has none. Otherwise rows before the square
+            are left out.
+
+    Raises:
+        ValueError: If the rows do not form a square.
+    """
+    if pos_embed.ndim != 3:
+        raise ValueError(
+            f'position embedding of shape {tuple(pos_embed.shape)}: expected (1, rows, C)'
+        )
+    side = math.isqrt(pos_embed.shape[1])
+    if side**2 != pos_embed.shape[1]:
+        side = math.isqrt(pos_embed.shape[1] - 1)
+    num_prefix = pos_embed.shape[1] - side**2
+    if num_prefix > 2:
+        raise ValueError(
+            f'position embedding of {pos_embed.shape[1]} rows: expected a square of '
+            'rows, after at most one for a class and one for a distillation token; '
+            'only square grids are supported'
+        )
+    if num_prefix == cls_row and grid == (side, side):
+        return pos_embed
+    rows = resize_rows(pos_embed[:, num_prefix:], (side, side), grid)
+    if not cls_row:
+        return rows
+    prefix = pos_embed[:, :1] if num_prefix else torch.zeros_like(pos_embed[:, :1])
+    return torch.cat([prefix, rows], 1)
