@@ -1,4 +1,5 @@
-"""Runs before any test module: the package mends imports that the tests rely on."""
+"""Imported before any test module: importing piip_mm applies the fixes of
+``piip_mm.compat``, without which some imports of the tests fail."""
 
 import pytest
 from mmengine.registry import DefaultScope
@@ -8,7 +9,7 @@ import piip_mm  # noqa: F401
 
 @pytest.fixture(autouse=True)
 def no_default_scope():
-    """A runner leaves its scope behind, in which other tests would look things up."""
+    """Reset MMEngine's default scope, which a runner leaves set for later tests."""
     DefaultScope._instance_dict.clear()
     yield
     DefaultScope._instance_dict.clear()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 DATA = Path(__file__).parent / 'data'
-#: Folder with the complete recordings, where there is one.
+#: Folder with the complete recordings, if available.
 FULL = Path(
     os.environ.get(
         'PIIP_MM_GOLDEN', Path(__file__).parents[2] / 'shared/reference/golden'
@@ -79,7 +79,7 @@ def load_full(name: str) -> Case:
 
 
 def load_compact(name: str) -> Case:
-    """Load a recording that comes with the repository."""
+    """Load a recording that is part of the repository."""
     stored = torch.load(DATA / f'{name}.pt', weights_only=True)
     stored['outputs'] = [Sampled(**output) for output in stored['outputs']]
     stored['grads'] = {key: Sampled(**grad) for key, grad in stored['grads'].items()}
@@ -87,7 +87,7 @@ def load_compact(name: str) -> Case:
 
 
 def loss_of(outputs: tuple[Tensor, ...]) -> Tensor:
-    """Loss of the recorded gradients: outputs weighted by a fixed wave."""
+    """Loss of the recorded gradients: outputs weighted by a fixed sine wave."""
     total = outputs[0].new_zeros(())
     for index, output in enumerate(outputs):
         phase = torch.arange(output.numel(), dtype=torch.float64) * 0.37 + index

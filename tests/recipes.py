@@ -1,4 +1,4 @@
-"""Configs of ours in the fields of the published detectors' recipes."""
+"""Translates our configs into the fields of the published detectors' recipes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from piip_mm.weights.source import TIMM_PREFIX
 
 
 def translated_recipe(name: str) -> dict[str, Any]:
-    """The recipe that a config is."""
+    """The recipe of a config, under its published names."""
     cfg, backbone = zoo.load(name), zoo.built(name).backbone
     is_piip = cfg.model.backbone.type == 'PIIP'
     wrapper = cfg.optim_wrapper
@@ -55,7 +55,7 @@ def translated_recipe(name: str) -> dict[str, Any]:
                     'img_scale': list(resize.scale),
                     'transforms': [
                         {'Resize': {'keep_ratio': resize.keep_ratio}},
-                        # Switched off by the flip=False around it.
+                        # Disabled by flip=False of the enclosing transform.
                         {'RandomFlip': {}},
                         *_preprocessing(cfg),
                     ],
@@ -71,7 +71,7 @@ def translated_recipe(name: str) -> dict[str, Any]:
 
 
 def _preprocessing(cfg: Config) -> list[dict]:
-    """What mmdet 3 does in the model."""
+    """Preprocessing that mmdet 3 does in the model, as transforms."""
     preprocessor = cfg.model.data_preprocessor
     normalize = {
         'mean': preprocessor.mean,
@@ -100,7 +100,7 @@ def _transforms(pipeline: list) -> list[dict]:
             case 'RandomChoice':
                 policies = [list(map(_policy_step, policy)) for policy in step.transforms]
                 for _, *later in policies:
-                    # Image and scale have been set by the first one.
+                    # The first transform has already set image and scale.
                     for options in (o for o in later if o['type'] == 'Resize'):
                         options['override'] = True
                 options = {'policies': policies}
@@ -142,8 +142,8 @@ def optimizer_settings(wrapper: Any, backbone: nn.Module) -> dict[str, Any]:
 
 
 def _layers(backbone: nn.Module) -> dict[str, Any]:
-    """Depth and strides of the layer decay, read off the layer ids of the last blocks;
-    None where there are none."""
+    """Depth and strides of the layer decay, derived from the layer ids of the last
+    blocks; None for networks without layers."""
     if not hasattr(backbone, 'branches'):
         _, num_layers = backbone.get_layer_depth('branch.blocks.0.norm1.weight')
         return {'num_layers': num_layers - 2}
@@ -182,7 +182,7 @@ def piip_settings(cfg: Config, backbone: nn.Module) -> dict[str, Any]:
 
 
 def branch_settings(cfg: Config, backbone: nn.Module) -> dict[str, dict]:
-    """The published branch 1 is our last one."""
+    """Branches under their published names; the published branch 1 is our last one."""
     parts = zip(
         cfg.model.backbone.branches, backbone.branches, backbone.ends, strict=True
     )
@@ -203,7 +203,7 @@ def single_settings(cfg: Config, backbone: nn.Module) -> dict[str, Any]:
         maps = backbone(torch.zeros(1, 3, 64, 64))
     network = _network(cfg.model.backbone.branch, branch)
     if isinstance(branch, PIIPConvNeXt):
-        # Not given, where none is meant.
+        # The published config omits it if there is no drop path.
         assert network.pop('drop_path_rate') == 0
         assert len(set(backbone.out_blocks)) == len(maps) == 4
         return {
@@ -218,7 +218,7 @@ def single_settings(cfg: Config, backbone: nn.Module) -> dict[str, Any]:
         'with_fpn': len(maps) == 4,
         'out_indices': [branch.depth - 1],
         'output_dtype': str(maps[0].dtype).removeprefix('torch.'),
-        # The other path pads query, key and value instead of the windows.
+        # Without flash attention, query, key and value are padded instead of the windows.
         'use_flash_attn': {b.attn.window_pad for b in branch.blocks} == {'zero_input'},
     }
     if branch.arch.cls_pos_row:
@@ -227,7 +227,7 @@ def single_settings(cfg: Config, backbone: nn.Module) -> dict[str, Any]:
 
 
 def _network(cfg: Any, branch: nn.Module) -> dict[str, Any]:
-    """Settings of a branch, from the network where they can be read off it."""
+    """Settings of a branch, taken from the network where possible."""
     fields = {
         'drop_path_rate': cfg.drop_path_rate,
         'pretrained': _file_name(cfg.init_cfg.checkpoint),
@@ -274,7 +274,7 @@ def _has_qkv_bias(branch: nn.Module) -> bool:
 
 
 def _windows(branch: nn.Module) -> dict[str, Any]:
-    """The one window size, and the blocks that have none where some have."""
+    """The window size, and the blocks with global attention if others have windows."""
     if isinstance(branch, PIIPConvNeXt):
         return {'window_size': None}
     sizes = [block.attn.window_size for block in branch.blocks]
@@ -286,7 +286,7 @@ def _windows(branch: nn.Module) -> dict[str, Any]:
 
 
 def _file_name(checkpoint: str) -> str:
-    """What the published recipes call a file of pretrained weights."""
+    """The published recipes' name for a file of pretrained weights."""
     if checkpoint.startswith(TIMM_PREFIX):
         cfg = timm.get_pretrained_cfg(checkpoint.removeprefix(TIMM_PREFIX))
         return f'{Path(cfg.url).stem}.pth'

@@ -1,4 +1,4 @@
-"""DINO of mmdet 3 in the fields of the published recipes."""
+"""Translates DINO of mmdet 3 into the fields of the published recipes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def dino_fields(model: Any) -> dict[str, Any]:
-    """The detector that the config of a model is."""
+    """The detector of a model config, under its published names."""
     encoder, decoder = model.encoder.layer_cfg, model.decoder.layer_cfg
     head, queries = model.bbox_head, model.dn_cfg
     costs = {
@@ -14,7 +14,8 @@ def dino_fields(model: Any) -> dict[str, Any]:
         for cost in model.train_cfg.assigner.match_costs
     }
     assert model.decoder.post_norm_cfg is None
-    # Layers of mmdet 3 have their order written in, and levels in their options.
+    # In mmdet 3 the layers fix the order of operations, and their options contain the
+    # number of levels.
     assert encoder.self_attn_cfg.pop('num_levels') == model.neck.num_outs
     assert decoder.cross_attn_cfg.pop('num_levels') == model.neck.num_outs
     deform = 'MultiScaleDeformableAttention'
@@ -22,7 +23,7 @@ def dino_fields(model: Any) -> dict[str, Any]:
         'type': model.type,
         'bbox_head': {
             **head,
-            # Ours differs in its precision only.
+            # Our class differs only in its precision.
             'type': head.type.removeprefix('Float32'),
             'num_query': model.num_queries,
             'as_two_stage': model.as_two_stage,

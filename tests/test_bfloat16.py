@@ -36,7 +36,7 @@ def test_regions_keep_their_corners():
         output = ours(rounded, rois)
     assert output.dtype == torch.float32
     torch.testing.assert_close(output, expected, atol=0.02, rtol=0.02)
-    # What mmdet does with the corners.
+    # mmdet's class would round the corners of the regions to bfloat16.
     displaced = plain(maps, rois.bfloat16().float())
     assert (displaced - expected).abs().max() > 0.5
 
@@ -80,7 +80,7 @@ def test_boxes_of_dino_are_float32():
 
 def test_an_operator_without_bfloat16():
     class Scale(torch.autograd.Function):
-        """Like mmcv's operators: no bfloat16."""
+        """Does not support bfloat16, like mmcv's operators."""
 
         @staticmethod
         def forward(ctx, x, factor, shape):

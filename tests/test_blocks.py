@@ -1,4 +1,4 @@
-"""Facts of blocks, injectors and pyramids that outputs alone hardly show."""
+"""Properties of blocks, injectors and pyramids that outputs alone hardly reveal."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def test_windows_and_global_blocks():
 
 
 def test_a_block_against_its_formula():
-    """In float64 at a scale where the eps of the norms matters."""
+    """In float64 and at a scale at which the eps of the norms matters."""
     block = Block(16, SelfAttention(16, 2), init_values=0.5).double()
     x = 1e-3 * torch.randn(2, 12, 16, dtype=torch.float64)
 
@@ -116,7 +116,7 @@ def test_checkpointing_recomputes_the_blocks(monkeypatch):
 
 
 def test_baseline_pyramid_against_its_formula():
-    """Channels-first LayerNorm with eps 1e-6, at a scale where the eps matters."""
+    """Channels-first LayerNorm with eps 1e-6, at a scale at which the eps matters."""
     cfg = dict(type='PIIPViT', img_size=64, pretrain_img_size=64)
     cfg['arch'] = dict(embed_dims=32, num_layers=1, num_heads=4)
     network = MODELS.build(dict(type='ViTPyramid', branch=cfg))

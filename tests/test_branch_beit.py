@@ -1,4 +1,4 @@
-"""BEiT: against recordings, timm's tables, the published names and counts."""
+"""BEiT: compared with recordings, timm's tables, published names and counts."""
 
 import json
 
@@ -105,7 +105,7 @@ def test_branch_of_any_size(size):
 
 
 def test_windows_do_not_mix():
-    # Windows of 2 on a grid of 4: a token of the first one changes nothing outside.
+    # Windows of 2 on a grid of 4: a token of the first window affects no other window.
     network = randomised(branch(window_size=2)).eval()
     tokens, grid = network.embed(torch.randn(1, 3, 64, 64))
     changed = tokens.clone()
@@ -206,7 +206,7 @@ def test_recorded_table():
 
 
 def test_resized_table_keeps_near_positions():
-    # A plane through the distances of the source; its middle is sampled exactly.
+    # A table that is linear in the distances: near positions are sampled exactly.
     y, x = torch.meshgrid(*[torch.arange(-4.0, 5)] * 2, indexing='ij')
     table = torch.stack([y, x + 3 * y], -1).flatten(0, 1)
     resized = resize_position_table(table, 9).view(17, 17, 2)
@@ -216,7 +216,7 @@ def test_resized_table_keeps_near_positions():
     extended = torch.cat([table, torch.full((3, 2), 9.0)])
     torch.testing.assert_close(resize_position_table(extended, 5), table)
     torch.testing.assert_close(resize_position_table(extended, 9), resized.flatten(0, 1))
-    # Only a bicubic spline needs four distances.
+    # The source has too few distances for a bicubic spline; a lower degree works.
     small = resize_position_table(torch.ones(9, 1), 4)
     torch.testing.assert_close(small, torch.ones(49, 1))
 
@@ -323,7 +323,7 @@ def test_released_names(released):
         if name.startswith('backbone.')
     }
     renamed = migrate_state_dict(published, released)
-    # One index of relative positions for each of 24 + 12 blocks is dropped.
+    # The relative position index of each of the 24 + 12 blocks is dropped.
     assert len(published) - len(renamed) == 36
     own = build_on_meta(released).state_dict()
     assert {name: t.shape for name, t in own.items()} == {
@@ -334,9 +334,9 @@ def test_released_names(released):
 def test_released_counts(released):
     parts = count_backbone(build_on_meta(released))['as released']
     # Grids of 42 x 42 and 70 x 70 tokens fill windows of 28 up to 56 x 56 and 84 x 84.
-    # The published script does not see the projection of query, key and value, which is
-    # no layer there; and it sees the padding in the output projection, which is cropped
-    # off before it here.
+    # The published script misses the projection of query, key and value, which is not a
+    # layer there, and counts the padding in the output projection, which is cropped off
+    # beforehand here.
     reference = {
         1: (86089872, 330469321728, 70808371200),
         2: (304283008, 435622612992, 67976036352),
@@ -365,7 +365,7 @@ def test_published_and_run_counts(released):
     for index in (1, 2):
         name = f'branch {index}'
         assert counts['as published'][name] == counts['as released'][name]
-    # Here only tokens of the image are projected.
+    # This implementation projects only the tokens of the image, not the padding.
     padding = 24 * (56**2 - 42**2) * 3 * 1024**2
     run, released_count = counts['as run']['branch 2'], counts['as released']['branch 2']
     assert released_count.flops - run.flops == padding

@@ -1,4 +1,4 @@
-"""ConvNeXt: against timm's, the published network and its counts."""
+"""ConvNeXt: compared with timm's, the published network and its counts."""
 
 import json
 import re
@@ -17,13 +17,14 @@ from piip_mm.analysis import Count, build_on_meta, count_backbone
 from piip_mm.published import migrate_config, migrate_state_dict
 from piip_mm.weights.pretrained import load_pretrained
 
-# Flat: 0 1 | 2 (down) 3 | 4 (down) 5 6 7 | 8 (down) 9; the second has the first's width.
+# Flat: 0 1 | 2 (down) 3 | 4 (down) 5 6 7 | 8 (down) 9. The second stage has the width of
+# the first.
 DEPTHS = (2, 1, 3, 1)
 DIMS = (32, 32, 64, 96)
 LAST_BLOCKS = [1, 3, 7, 9]
 DOWNSAMPLING = [2, 4, 8]
 
-# Grids of 34 x 26, 17 x 13, 8 x 6 and 4 x 3: the last two drop a remainder.
+# Grids of 34 x 26, 17 x 13, 8 x 6 and 4 x 3: the last two stages drop a remainder.
 IMAGE = (139, 107)
 
 
@@ -34,7 +35,7 @@ def branch(**kwargs):
 
 @pytest.fixture(scope='module')
 def reference():
-    """timm's network, with random weights that leave nothing out."""
+    """timm's network with random weights that give every parameter an effect."""
     torch.manual_seed(0)
     network = ConvNeXt(depths=DEPTHS, dims=DIMS, num_classes=5).eval()
     for param in network.parameters():
@@ -170,7 +171,7 @@ def test_grids_are_floored():
 
 
 def test_formulas_where_eps_matters():
-    """In float64 at a scale where the eps of each norm matters."""
+    """In float64 and at a scale at which the eps of each norm matters."""
     network = branch(layer_scale_init_value=0.5).double()
     for param in network.parameters():
         nn.init.normal_(param, std=0.3)
@@ -400,7 +401,7 @@ def test_published_branch_has_to_run_to_its_end():
     ],
 )
 def test_published_counts(arch, size, params, flops):
-    """Those of the released models and of the baseline, as branches."""
+    """Counts of the branches of the released models and of the baseline."""
     network = build_on_meta(
         dict(
             type='ViTPyramid',
@@ -408,7 +409,7 @@ def test_published_counts(arch, size, params, flops):
             out_strides=(32,),
         )
     )
-    # The published count has a final norm that nothing reads.
+    # The published count includes a final norm that nothing reads.
     expected = Count(params - 2 * network.branch.dims[-1], flops)
     parts = count_backbone(network)['as released']
     assert parts['branch'] == expected
@@ -416,7 +417,7 @@ def test_published_counts(arch, size, params, flops):
 
 
 def test_counts_as_run():
-    """Products by PyTorch's counter; norms and biases of convolutions by hooks."""
+    """PyTorch's counter measures products; hooks measure norms and convolution biases."""
     config = migrate_config('det.ConvNextHFWrapper', SINGLE, ARCHS)
     network = MODELS.build(config).eval()
     extra = []

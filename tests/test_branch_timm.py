@@ -1,4 +1,4 @@
-"""Models of timm as branches, against timm's own forward pass."""
+"""Models of timm as branches, compared with timm's own forward pass."""
 
 import pytest
 import timm
@@ -17,7 +17,7 @@ STAGES = dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32))
 SWIN = dict(embed_dim=16, depths=(2, 2, 2, 2), num_heads=(1, 2, 2, 4))
 HIERA = dict(embed_dim=16, stages=(1, 2, 3, 2))
 
-# Mechanism: name, options that make the model small, number of prefix tokens.
+# By mechanism: model name, options that make it small, number of prefix tokens.
 PLAIN = {
     'class token': ('vit_tiny_patch16_224', SMALL, 1),
     'distillation token': ('deit_tiny_distilled_patch16_224', SMALL, 2),
@@ -61,7 +61,7 @@ SIZE = (160, 224)
 
 
 def branch(model, kwargs, **options):
-    """A branch with weights that all have an effect."""
+    """A branch with random weights, so that every parameter has an effect."""
     torch.manual_seed(0)
     built = MODELS.build(
         dict(type='PIIPTimm', model=model, img_size=224, model_kwargs=kwargs, **options)
@@ -72,7 +72,7 @@ def branch(model, kwargs, **options):
 
 
 def original(built, **kwargs):
-    """timm's model with the weights of a branch, heads left out."""
+    """timm's model with the weights of a branch, without heads."""
     model = timm.create_model(built.model, **{**built.options, **kwargs}).eval()
     rest = model.load_state_dict(built.net.state_dict(), strict=False)
     assert not rest.unexpected_keys
@@ -80,7 +80,7 @@ def original(built, **kwargs):
 
 
 def run(built, image, ends=None):
-    """Tokens and grid after groups of blocks that end at the given numbers."""
+    """Tokens and grid after running groups of blocks with the given ends."""
     tokens, grid = built.embed(image)
     start = 0
     for end in ends or [built.depth]:
@@ -99,7 +99,7 @@ def assert_splits(built, image, whole):
 
 
 def assert_trains(built, image):
-    """Every parameter gets a gradient."""
+    """Check that every parameter gets a gradient."""
     for module in built.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
@@ -116,7 +116,7 @@ def test_plain(mechanism):
     assert built.dims == (48,) * 3 and built.strides == (patch,) * 3
     assert built.num_prefix_tokens == num_prefix and built.min_size == patch
 
-    # A model that knows only the one size, to which timm resamples its positions.
+    # A timm model of this one size, for which timm resamples its positions.
     grid = SIZE[0] // patch, SIZE[1] // patch
     size = grid[0] * patch, grid[1] * patch
     reference = original(built, dynamic_img_size=False)
@@ -142,10 +142,10 @@ def test_plain(mechanism):
 def test_hierarchical(mechanism):
     name, kwargs = HIERARCHICAL[mechanism]
     built = branch(name, kwargs).eval()
-    # timm shrinks windows that are larger than the grid, and learns other tables then.
+    # timm would shrink windows that are larger than the grid, with different tables.
     sizes = [(256, 320), (288, 256)] if 'swin' in name else [SIZE, (64, 96)]
     for size in sizes:
-        # A model that knows only the one size, with the windows of its own.
+        # A timm model of this one size, with its own windows.
         own = {'img_size': size} if 'hiera_' in name and 'sam2' not in name else {}
         if name.startswith('swin'):
             windows = [stage.blocks[0].window_size for stage in built.net.layers]
@@ -234,7 +234,7 @@ def test_nothing_is_kept_from_the_last_image():
 
 
 def test_coordinates_are_not_augmented():
-    """A run in groups sees one image, whose positions must not change on the way."""
+    """Groups of blocks see the same image, so positions must not change between them."""
     built = branch(*PLAIN['RoPE, registers'][:2]).train()
     augmented = branch(
         PLAIN['RoPE, registers'][0], {**SMALL, 'rope_rescale_coords': 2.0}
@@ -278,7 +278,7 @@ def test_checkpointing():
         image = torch.randn(1, 3, 64, 64)
         for built in (plain, saving):
             tokens, _ = run(built, image)
-            # Other sizes in between do not disturb the second pass.
+            # Images of other sizes in between do not affect the backward pass.
             built.eval()
             run(built, torch.randn(1, 3, 96, 160))
             tokens.square().sum().backward()
@@ -353,7 +353,7 @@ def test_hierarchical_models_interact(mechanism):
 
 
 def test_pretrained(monkeypatch, tmp_path):
-    """timm's names, another size, a head, and blocks that the branch does not read."""
+    """A file with timm's names, another size, a head and blocks that are not built."""
     name, kwargs, _ = PLAIN['class token']
     source = timm.create_model(name, **{**kwargs, 'img_size': 96})
     for parameter in source.parameters():

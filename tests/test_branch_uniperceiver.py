@@ -1,4 +1,4 @@
-"""Uni-Perceiver: against recordings, the published names and counts."""
+"""Uni-Perceiver: compared with recordings, published names and counts."""
 
 import json
 
@@ -85,7 +85,7 @@ def test_branch_of_any_size(window):
 
 
 def test_without_weights_blocks_pass_on():
-    # The published layer scale starts at zero; the scales themselves have gradients.
+    # The published layer scale starts at zero; the scales still get gradients.
     network = branch()
     tokens, grid = network.embed(torch.randn(1, 3, 64, 64))
     out, _ = network.run(tokens, grid, 0, 2)
@@ -155,7 +155,7 @@ def test_recorded_pretrained():
 
 
 def published_file(path, **changes):
-    """A file in the layout of the converted weights, of random numbers."""
+    """A file in the layout of the converted weights, with random values."""
     torch.manual_seed(0)
     network = randomised(branch())
     embed, layer = 'visual_embed.', 'self_attn.'
@@ -318,9 +318,10 @@ def test_released_counts(released):
     assert parts['self-attention 1'] == Count(flops=70808371200)
     assert parts['self-attention 2'] == Count(flops=67976036352)
     assert total(parts) == Count(547827971, 2105247051264)
-    # As a classifier: positions stored for 42 x 42 tokens, not 14 x 14.
+    # The published count is of a classifier, with positions for 42 x 42 tokens instead of
+    # 14 x 14.
     published = counts['as published']['branch 2']
     assert published.params == 303356928 + (42**2 - 14**2) * 1024
-    # Here only tokens of the image are projected.
+    # This implementation projects only the tokens of the image, not the padding.
     padding = 24 * (56**2 - 42**2) * 3 * 1024**2
     assert parts['branch 2'].flops - counts['as run']['branch 2'].flops == padding

@@ -1,4 +1,4 @@
-"""Whole checkpoints of the published code, loaded as they are."""
+"""Complete checkpoints of the published code, loaded as they are."""
 
 import copy
 import json
@@ -53,7 +53,7 @@ def detector(case):
 
 
 def published(case, model):
-    """State dict as the published code saves it, neck and heads being random."""
+    """State dict as the published code saves it, with random neck and heads."""
     own = model.state_dict()
     tensors = {f'backbone.{name}': value for name, value in case.state_dict.items()}
     heads = {n: torch.rand_like(v) for n, v in own.items() if 'backbone.' not in n}
@@ -61,7 +61,7 @@ def published(case, model):
 
 
 def load(checkpoint, model, tmp_path, strict=True, **kwargs):
-    """What MMEngine's runner does with a file."""
+    """Load a file as MMEngine's runner does."""
     path = tmp_path / 'released.pth'
     torch.save(checkpoint, path)
     logger = MMLogger.get_instance('test')
@@ -84,9 +84,9 @@ def check_outputs(case, model):
 def test_containers(case, tmp_path, container):
     model = detector(case)
     tensors = published(case, model)
-    # DeepSpeed keeps more in its files than tensors.
-    beside = {'meta': {'CLASSES': ('a',)}, 'optimizer': None, 'skipped_steps': 0}
-    wrapped = {container: tensors, **beside} if container else tensors
+    # DeepSpeed files contain more than tensors.
+    others = {'meta': {'CLASSES': ('a',)}, 'optimizer': None, 'skipped_steps': 0}
+    wrapped = {container: tensors, **others} if container else tensors
     load(wrapped, model, tmp_path)
     check_outputs(case, model)
     name = 'roi_head.bbox_head.fc_cls.weight'
@@ -190,7 +190,7 @@ def test_fine_tuning_on_other_classes_is_allowed(case, tmp_path):
 
 
 def test_dropped_parameters_are_reported(case, tmp_path):
-    """DINO's stride-4 upsampler is in the files of some versions; nothing reads it."""
+    """Some files contain DINO's stride-4 upsampler, which nothing reads."""
     dino = dict(case.kwargs, is_dino=True)
     backbone = MODELS.build(migrate_config(case.kind, dino))
     model = torch.nn.ModuleDict({'backbone': backbone})
@@ -278,7 +278,7 @@ def test_published_file_into_another_backbone():
     ],
 )
 def test_released_names(keys, config):
-    """Every name and shape of the released models has its place, one to one."""
+    """Every name and shape of the released models maps to exactly one of ours."""
     if not KEYS.is_dir():
         pytest.skip(f'names of the released checkpoints are not here: {KEYS}')
     released = json.loads((KEYS / f'{keys}.json').read_text())['keys']
@@ -291,7 +291,7 @@ def test_released_names(keys, config):
     fit = compare(converted, model)
     assert fit.misfits == [], str(fit)
     assert len(converted) + len(dropped) == len(released)
-    # What nothing reads: DINO takes no map of stride 4, an index needs no storage.
+    # Nothing reads these: DINO takes no map of stride 4, and an index needs no storage.
     assert all(re.search(r'fpn1|relative_position_index', name) for name in dropped)
 
 
@@ -318,7 +318,7 @@ def test_the_tools_add_the_hook_once():
 
 
 def test_classifier(tmp_path):
-    """As the published script saves it: with its arguments, without a prefix."""
+    """A file as saved by the published script: with its arguments, without a prefix."""
     case = golden.load_full('p4_cls_separate_head')
     model = MODELS.build(migrate_config(case.kind, case.kwargs)).eval()
     load({'model': case.state_dict, 'args': Namespace(lr=3e-5)}, model, tmp_path)

@@ -1,4 +1,4 @@
-"""Classifiers as a whole: configs, training, export, counts, recipe."""
+"""Complete classifiers: configs, training, export, counts, recipes."""
 
 import json
 
@@ -23,7 +23,7 @@ ONE_OF_EACH_KIND = [
     'cls/piip_tsb_368-192-128_in1k_released.py',
     'cls/vit_b_224_in1k.py',
 ]
-#: The published config that a config stands for, and what its table says.
+#: Published config of each config, with the parameters (M) and FLOPs (G) of its table.
 PUBLISHED = {
     'cls/piip_tsb_368-192-128_in1k': ('tsb_368-192-128_cls_token_deit1', 144, 17.4),
     'cls/piip_sbl_320-160-96_in1k': ('sbl_320-160-96_cls_token_augreg', 489, 39.0),
@@ -36,7 +36,7 @@ PUBLISHED = {
 
 
 def tiny(num_branches=3, depth=4, head=None, out_type='cls_tokens'):
-    """The model of the example on images of 32 pixels, or less of it, with weights."""
+    """The example's model, or a smaller one, for images of 32 pixels."""
     cfg = zoo.load(TINY).model
     backbone = cfg.backbone
     backbone.update(out_type=out_type, num_interactions=depth)
@@ -49,7 +49,7 @@ def tiny(num_branches=3, depth=4, head=None, out_type='cls_tokens'):
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(cfg)
-    # Interactions start at zero; they shall take part.
+    # Interactions start at zero; give them an effect.
     for name, param in model.named_parameters():
         if 'interactions' in name and not param.any():
             torch.nn.init.normal_(param, std=0.1)
@@ -93,7 +93,7 @@ def test_logits_on_the_meta_device(name):
 
 @pytest.mark.parametrize('published', PUBLISHED)
 def test_configs_are_the_published_ones(published):
-    """Field by field; recipes.json holds the published facts."""
+    """Compare field by field with the published facts in recipes.json."""
     path = zoo.REFERENCE / 'recipes.json'
     if not path.is_file():
         pytest.skip(f'no complete reference here: {path}')
@@ -160,7 +160,7 @@ def test_published_counts(published):
 
 
 def test_counts_from_scratch():
-    """100.3 M and 18.4 G are published; the parameters without norm and classifier."""
+    """Published are 100.3 M (without final norm and classifier) and 18.4 G."""
     cfg = zoo.load('cls/piip_b_512-256-128_in1k.py')
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = build_on_meta(cfg.model)
@@ -172,7 +172,7 @@ def test_counts_from_scratch():
 
 
 def test_baseline_is_deit_b():
-    """86 567 656 parameters, as the model of the paper has."""
+    """DeiT-B has 86 567 656 parameters in its paper."""
     model = zoo.built('cls/vit_b_224_in1k.py')
     assert sum(param.numel() for param in model.parameters()) == 86_567_656
 
@@ -228,7 +228,7 @@ def test_interactions_after_the_last_block_reach_no_class_token():
 
 @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
 def test_export():
-    """The plain call is what is exported, without mmpretrain's bookkeeping."""
+    """Calling the model on images only, without data samples, can be exported."""
     model = tiny(2, 1, dict(token='first_patch'), 'maps').eval()
     image, other = torch.randn(2, 2, 3, 32, 32).unbind()
     with torch.no_grad():
@@ -240,7 +240,7 @@ def test_export():
 
 @pytest.mark.filterwarnings('ignore::UserWarning')
 def test_training(tmp_path):
-    """A few iterations of the example with mixed images, then metrics."""
+    """Train the example with mixup and CutMix for a few iterations, then evaluate it."""
     cfg = zoo.load(TINY)
     rng = np.random.default_rng(0)
     for split in ('train', 'val'):

@@ -1,4 +1,4 @@
-"""Mends for a current PyTorch."""
+"""Fixes for a current PyTorch."""
 
 import pickle
 import subprocess
@@ -18,7 +18,7 @@ import piip_mm  # noqa: F401
 
 
 class NotAllowed:
-    """Stands for anything else that a file may hold."""
+    """A class that files are not allowed to contain."""
 
 
 def test_torchvision_and_timm_can_be_imported():
@@ -31,7 +31,7 @@ def test_torchvision_and_timm_can_be_imported():
 
 
 class Model(nn.Module):
-    """A model as MMEngine trains it."""
+    """A model with the interface that MMEngine trains."""
 
     def __init__(self):
         super().__init__()
@@ -91,7 +91,7 @@ def test_anything_else_is_refused(tmp_path, value):
 
 
 class Call:
-    """Pickles as a call of ``getattr``."""
+    """Pickled as a call of ``getattr``."""
 
     def __init__(self, *args):
         self.args = args
@@ -108,8 +108,8 @@ def test_getattr_gives_out_statistics_only(tmp_path, args):
         torch.load(path)
 
 
-def test_arguments_of_a_script_beside_the_weights(tmp_path):
-    """Published classifiers were saved with them."""
+def test_arguments_of_a_script_next_to_the_weights(tmp_path):
+    """Published classifiers were saved with the arguments of the script."""
     path = tmp_path / 'released.pth'
     content = {'model': {'weight': torch.ones(1)}, 'args': Namespace(lr=3e-5)}
     torch.save(content, path)

@@ -36,7 +36,7 @@ def test_config_builds_on_the_meta_device(name):
     cfg = zoo.load(name)
     assert cfg.auto_scale_lr.base_batch_size > 0
     assert not cfg.auto_scale_lr.enable
-    # Some heads ignore the default device.
+    # Only the backbone is checked, because some heads ignore the default device.
     assert all(param.is_meta for param in zoo.built(name).backbone.parameters())
 
 
@@ -46,7 +46,7 @@ def branches_of(cfg):
 
 
 def one_of_each_kind():
-    """Detectors that differ in more than sizes and pretrained weights."""
+    """Detectors that differ in more than image sizes and pretrained weights."""
     names = {}
     for name in zoo.DETECTORS:
         model = zoo.load(name).model
@@ -106,7 +106,7 @@ def test_pretrained_weights_have_a_public_home(name):
 
 
 def documented_variant(tmp_path, number):
-    """A config of configs/det/README.md, saved elsewhere."""
+    """A config documented in configs/det/README.md, saved elsewhere."""
     folder = zoo.ROOT / 'configs/det'
     text = re.findall(r'```python\n(.*?)```', (folder / 'README.md').read_text(), re.S)
     path = tmp_path / 'variant.py'
@@ -118,7 +118,7 @@ def test_variant_of_another_resolution(tmp_path):
     cfg = documented_variant(tmp_path, 0)
     assert [branch.img_size for branch in branches_of(cfg)] == [1344, 1120, 672]
     assert cfg.train_dataloader.dataset.pipeline[2].scale == (1344, 806)
-    # The configs it is made of are as they were.
+    # The variant leaves the configs it inherits from unchanged.
     published = branches_of(zoo.load('det/piip_sbl_maskrcnn_1x.py'))
     assert [branch.img_size for branch in published] == [1568, 1120, 672]
 

@@ -1,4 +1,4 @@
-"""Sampling core of deformable attention: the PyTorch twin, the choice of backends."""
+"""Sampling core of deformable attention: PyTorch backend and choice of backends."""
 
 import math
 
@@ -27,7 +27,7 @@ def inputs(batch=2, heads=2, dims=3, queries=5, points=4, grid=(4, 6), **kwargs)
 
 
 def naive(value, grid, locations, weights):
-    """The equation, one sample at a time."""
+    """The equation, evaluated one sample at a time."""
     batch, _, heads, dims = value.shape
     height, width = grid
     out = torch.zeros(batch, locations.shape[1], heads, dims, dtype=value.dtype)
@@ -79,7 +79,7 @@ def test_offsets_keep_float32_under_autocast():
     with torch.autocast('cpu', torch.bfloat16):
         out = module(query, feat, (4, 4), (10, 10))
     assert out.dtype == torch.bfloat16
-    # Offsets rounded to bfloat16 are off by 0.1 and more here.
+    # With offsets rounded to bfloat16, the deviation would be 0.1 and more.
     assert (out - exact).abs().max() < 0.02 * exact.abs().max()
 
 
@@ -142,7 +142,7 @@ def test_the_kernel_s_step_divides_the_batch(batch, step):
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize('batch', [1, 3, 65])
 def test_mmcv_equals_torch(dtype, batch):
-    """Forward and backward; the kernel cannot take 65 images in steps of 64."""
+    """Forward and backward; 65 images cannot be processed in steps of 64."""
     results = []
     for backend in ('mmcv', 'torch'):
         value, locations, weights = inputs(

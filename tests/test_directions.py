@@ -39,7 +39,7 @@ def test_edges_that_nothing_reads_are_left_out():
 
 
 def test_groups_of_blocks_that_are_read():
-    """Taking turns, the last stage leaves branch 0 alone."""
+    """With 'alternating', the last stage does not involve branch 0."""
     stages = plan('alternating', stages=4, outputs=(2,))
     assert groups_read(stages, 3, (2,)) == [3, 4, 4]
     assert groups_read(plan('neighbours'), 3, (0, 1, 2)) == [2, 2, 2]

@@ -1,4 +1,4 @@
-"""From published arguments and weights to ours."""
+"""Translation of published arguments and weights."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def vit(**kwargs):
 
 
 def test_published_defaults():
-    """What a published config leaves out has the published default, not ours."""
+    """Options that a published config omits get the published default, not ours."""
     config = migrate_config(
         'det.PIIPTwoBranch', dict(branch1=branch(64, 96), branch2=branch(96, 48))
     )
@@ -81,7 +81,7 @@ def test_dino_has_no_map_of_stride_4():
 )
 def test_four_branches(variant, dims):
     sizes = {1: (32, 96), 2: (48, 64), 3: (64, 32), 4: (96, 24)}
-    # The class of these branches does not depend on the name of the weights.
+    # The class of these branches does not depend on the file name of the weights.
     arguments = {
         f'branch{k}': branch(*size, pretrained=None) for k, size in sizes.items()
     }
@@ -118,7 +118,7 @@ def test_baseline_without_pyramid_ends_at_its_last_output():
 
 @pytest.mark.parametrize('out_indices', [[3, 1], [-1, 3], [1, 3, 7]])
 def test_the_last_block_named_makes_the_output(out_indices):
-    """The published code goes through the blocks in order, not through the list."""
+    """The published code iterates over the blocks, not over the list."""
     assert vit(out_indices=out_indices)['branch']['arch']['num_layers'] == 4
 
 

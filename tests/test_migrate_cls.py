@@ -62,7 +62,7 @@ def test_recording():
 
 @pytest.mark.parametrize('name', ['pretrained_cls_deit', 'pretrained_cls_augreg'])
 def test_pretrained(name):
-    """The branch loads blocks and embedding, the head final norm and classifier."""
+    """The branch loads blocks and embedding; the head loads final norm and classifier."""
     folder = golden.FULL / name
     if not folder.is_dir():
         pytest.skip(f'complete recordings are not here: {folder}')
@@ -122,7 +122,7 @@ def test_published_defaults():
 
 
 def test_merged_head():
-    """Every parameter arrives under the name that the published code gives it."""
+    """Every parameter is found under the name that the published code gives it."""
     kwargs = two_branches(
         dict(use_cls_token=False), dict(use_cls_token=False), num_classes=5
     )
@@ -147,7 +147,7 @@ def test_merged_head():
 
 
 def test_class_tokens_travel_through_the_blocks():
-    """A merged head never reads the class token, but the patches attend to it."""
+    """A merged head does not read the class token, but the patches attend to it."""
     scale = dict(init_scale=1.0)
     no_token = dict(init_scale=1.0, use_cls_token=False)
     without = two_branches(no_token, no_token)
@@ -171,7 +171,7 @@ def test_windows():
 @pytest.mark.parametrize('model_type', ['vit_models', 'InternViT6B'])
 @pytest.mark.parametrize('with_cls_token', [True, False])
 def test_single_branch(model_type, with_cls_token):
-    """Position of the class token and pooling, step by step."""
+    """Compare position of the class token and pooling with a step-by-step computation."""
     kwargs = branch(64, 32, use_cls_token=with_cls_token)
     del kwargs['interaction_indexes']
     model, config = build(f'cls.{model_type}', kwargs)
@@ -257,7 +257,7 @@ def test_errors(kind, kwargs, message):
 
 @pytest.mark.parametrize('pretrained', [None, 'pretrained/deit_base_patch16_224.pth'])
 def test_positions_are_stored_for_the_image(pretrained):
-    """Whatever the file is called: in segmentation a DeiT stores them otherwise."""
+    """Independently of the file name; segmentation stores those of a DeiT differently."""
     branch = dict(
         depth=2,
         embed_dim=32,

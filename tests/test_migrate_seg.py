@@ -67,7 +67,7 @@ def internvit(**kwargs):
 
 
 def randomised(config):
-    """A network in which everything takes part."""
+    """A network in which every parameter has an effect."""
     torch.manual_seed(0)
     network = MODELS.build(config).eval()
     for param in network.parameters():
@@ -76,7 +76,7 @@ def randomised(config):
 
 
 def block_names(number, *, qk_norm, qkv_bias, norm_bias):
-    """Parameters of a published InternViT block, with names of ours."""
+    """Parameters of a published InternViT block, with our names."""
     biases = ['bias'] * norm_bias
     parts = {
         'norm1': ['weight', *biases],
@@ -94,7 +94,7 @@ def block_names(number, *, qk_norm, qkv_bias, norm_bias):
 
 
 def published_names():
-    """Published parameters of :func:`two_branches`, each with ours."""
+    """Published parameters of :func:`two_branches`, each with our name."""
     names = {}
     for published, ours in ((1, 1), (2, 0)):
         options = dict(
@@ -155,14 +155,14 @@ def test_arguments_of_two_branches():
     assert (high['arch']['norm'], low['arch']['norm']) == ('LN', 'RMS')
     assert (high['arch']['qk_norm'], low['arch']['qk_norm']) == (False, True)
     network = MODELS.build(config)
-    # One row more than tokens: that of the class token.
+    # There is one more row than there are tokens, for the class token.
     assert [b.pos_embed.shape[1] for b in network.branches] == [6 * 6 + 1, 3 * 3 + 1]
     assert config['out_strides'] == [4, 8, 16, 32]
 
 
 @pytest.mark.parametrize('stored, real', [((48, 96), (48, 96)), ((64, 64), (48, 96))])
 def test_the_ratio_is_that_of_the_real_sizes(stored, real):
-    """What is stored where plays no part in how large the branches' images are."""
+    """The size that positions are stored for does not affect the sizes of the images."""
     kwargs = two_branches(*stored)
     for k, size in enumerate(real, start=1):
         kwargs[f'branch{k}']['real_size'] = size
@@ -185,7 +185,7 @@ def test_sizes_of_the_maps(size):
 
 
 def resized(rows, size):
-    """(1, 1 + N, C) position embedding for images of ``size`` pixels."""
+    """Resize a (1, 1 + N, C) position embedding to images of ``size`` pixels."""
     row, old = rows[:, :1], int((rows.shape[1] - 1) ** 0.5)
     maps = rows[:, 1:].transpose(1, 2).unflatten(2, (old, old))
     new = F.interpolate(maps, (size // PATCH,) * 2, mode='bicubic', align_corners=False)
@@ -268,7 +268,7 @@ def test_deit():
 
 
 def test_what_the_position_embeddings_are_stored_for():
-    """DeiT's for the pretraining, InternViT's for the image, 224 pixels by default."""
+    """DeiT: for the pretraining images; InternViT: for the actual ones (default 224)."""
     assert vit(img_size=160)['branch']['pretrain_img_size'] == 96
     arguments = internvit()
     del arguments['img_size']
@@ -279,7 +279,7 @@ def test_what_the_position_embeddings_are_stored_for():
 
 
 def test_three_branches_of_both_families():
-    """Three branches, the first two of DeiT; sizes fall, or are equal."""
+    """Three branches, the first two of DeiT; sizes decrease or are equal."""
     deit = dict(
         real_size=96,
         pretrain_img_size=96,

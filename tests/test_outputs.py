@@ -1,4 +1,4 @@
-"""What a network returns: regular pyramids, the branches' maps, their class tokens."""
+"""Outputs of a network: regular pyramids, and maps or class tokens of the branches."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def build(*branches, **kwargs):
     network = MODELS.build(dict(type='PIIP', branches=branches, **defaults | kwargs))
     for name, parameter in network.named_parameters():
         if 'gamma' in name:
-            # Scales that start at zero would hide the interactions.
+            # Scales start at zero, which would hide the interactions.
             nn.init.normal_(parameter, std=0.5)
     return network
 
@@ -41,7 +41,7 @@ def cls_branches():
 
 @pytest.mark.parametrize('hierarchical', [False, True])
 def test_regular_pyramid(hierarchical):
-    """Each level is merged after an interaction of its own."""
+    """Each level is merged after a different interaction."""
     low = vit(64, 64)
     if hierarchical:
         ends = [[0, 2, 5, 7], [0, 1, 2, 3]]
@@ -81,7 +81,7 @@ def test_light_merge_has_no_convolution_for_the_last_branch():
 
 
 def test_interactions_that_only_an_early_map_reads_are_built():
-    """Branch 1 is merged early; later on nothing reads what comes to it."""
+    """Branch 1 is merged early; nothing reads what it receives afterwards."""
     one_way = [[[(0, 1)]], [[(1, 0)]], [[(0, 1)]], [[(0, 1)]]]
     options = dict(interaction=dict(num_heads=4, direction=one_way), merge_branches=[0])
     late = build(**options)

@@ -1,4 +1,4 @@
-"""The published networks, rebuilt through the migration, give the recorded outputs."""
+"""The published networks, rebuilt through migration, give the recorded outputs."""
 
 import golden
 import pytest
@@ -31,7 +31,7 @@ def check_outputs(case: golden.Case):
     network, _ = build(case)
     with torch.no_grad():
         outputs = network(case.image)
-    # A classifier returns its logits alone.
+    # A classifier returns a single tensor of logits.
     outputs = [outputs] if isinstance(outputs, torch.Tensor) else outputs
     assert len(outputs) == len(case.outputs)
     for output, recorded in zip(outputs, case.outputs, strict=True):
@@ -70,7 +70,7 @@ def test_gradients(case):
 
 @pytest.mark.parametrize('attribute', ['scale_factor', 'pixels'])
 def test_recordings_notice_another_resampling(attribute, monkeypatch):
-    """Resizing to the output size, as a reader might write it, must not pass."""
+    """Resizing by output size instead of scale factor must not pass unnoticed."""
     case = golden.load_compact('p6_three_branch_fractional_sizes')
     network, _ = build(case)
     original = torch.nn.functional.interpolate

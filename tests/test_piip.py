@@ -20,7 +20,7 @@ def branch(embed_dims=32, img_size=64, num_layers=4, num_heads=4, **kwargs):
 
 
 def config(num_branches=3, **kwargs):
-    """A tiny PIIP of any number of branches, 96 pixels and 32 channels at the first."""
+    """A tiny PIIP; its first branch has 96 pixels and 32 channels."""
     branches = [
         branch(32 * (i + 1), 96 - 16 * i, 4 if i < 2 else 8, window_size=3)
         for i in range(num_branches)
@@ -40,7 +40,7 @@ def build(**kwargs):
 
 
 def enliven(network):
-    """Scales that start at zero would hide the interactions."""
+    """Scales start at zero, which would hide the interactions."""
     for name, parameter in network.named_parameters():
         if 'gamma' in name:
             nn.init.normal_(parameter, std=0.5)
@@ -97,7 +97,7 @@ def test_parameters_that_nothing_reads_do_not_exist(kwargs):
 
 
 def test_a_new_network_starts_as_its_branches_alone():
-    """All scales of the interactions are zero."""
+    """All scales of the interactions start at zero."""
     together = build().eval()
     alone = build(num_interactions=0).eval()
     missing = alone.load_state_dict(together.state_dict(), strict=False)
@@ -110,7 +110,7 @@ def test_a_new_network_starts_as_its_branches_alone():
 
 
 def test_edges_of_one_unit_read_what_was_before_it():
-    """A unit that let its second edge read the first one's result would differ."""
+    """Reading the first edge's result in the second one would change the outputs."""
     network = enliven(build(num_branches=2)).eval()
     simultaneous = network.interactions[0]
     in_turn = copy.deepcopy(simultaneous)
@@ -135,7 +135,7 @@ def test_sizes_that_do_not_divide(size):
 
 
 def test_pixels_that_fill_no_patch_do_not_count():
-    """Equal sizes in the pyramid, so that resampling does not mix them in."""
+    """Both branches have the same size, so that resampling does not mix pixels."""
     branches = [branch(32, 64), branch(64, 64)]
     network = build(branches=branches).eval()
     image = torch.randn(1, 3, 71, 79)
@@ -234,7 +234,7 @@ def test_frozen_stages():
 
 
 def test_blocks_that_nothing_reads_are_not_built():
-    """Only the first branch is merged: the last one is read up to the third stage."""
+    """Only the first branch is merged, so the last one is read up to the third stage."""
     network = enliven(build(merge_branches=[0]))
     assert [branch.depth for branch in network.branches] == [4, 4, 6]
     assert network.ends[2] == (1, 3, 5)
@@ -243,7 +243,7 @@ def test_blocks_that_nothing_reads_are_not_built():
 
 
 def test_layer_depth():
-    """Ids of a network whose deepest branch has 8 blocks, the others 4."""
+    """Layer ids of a network whose deepest branch has 8 blocks, and the others 4."""
     network = build()
     ids = {
         name: network.get_layer_depth(f'backbone.{name}', 'backbone.')

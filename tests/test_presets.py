@@ -1,4 +1,4 @@
-"""Presets of the branches: each has weights somewhere, and their geometry."""
+"""Presets of the branches: each has documented weights and their geometry."""
 
 import re
 from pathlib import Path
@@ -40,7 +40,7 @@ IN_TIMM = [
     for source in sources.split(', ')
     if source.startswith('timm://')
 ] + [
-    # Published elsewhere, but of the same shape.
+    # The documented weights are not timm's, but timm has models of the same shape.
     ('deit_tiny', 'deit_tiny_patch16_224.fb_in1k'),
     ('deit_small', 'deit_small_patch16_224.fb_in1k'),
     ('deit_base', 'deit_base_patch16_224.fb_in1k'),
@@ -52,7 +52,7 @@ IN_TIMM = [
 
 @pytest.mark.parametrize('preset, name', IN_TIMM)
 def test_weights_of_timm_fit(preset, name, monkeypatch):
-    """Names and shapes of timm's model, without its weights."""
+    """Compare names and shapes with timm's model, without downloading its weights."""
     assert timm.is_model_pretrained(name)
     kind = next(kind for kind, archs in CLASSES.items() if preset in archs)
     with torch.device('meta'):

@@ -1,4 +1,4 @@
-"""Pretrained plain vision transformers into branches."""
+"""Loading pretrained plain vision transformers into branches."""
 
 import json
 

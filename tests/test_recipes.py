@@ -27,21 +27,21 @@ PIIPS = [name for name in zoo.PUBLISHED if '/piip' in name]
 
 
 def expected_recipe(name):
-    """The published recipe, and what was really built where it differs."""
+    """The published recipe, corrected where the published code built something else."""
     recipe = copy.deepcopy(RECIPES[zoo.PUBLISHED[name]])
     branches = recipe['branches']
     for part in (recipe['backbone'], *branches.values()):
         if 'pretrained' in part:
             part['pretrained'] = part['pretrained'].rpartition('/')[2]
-        # Read off the tensors of the file.
+        # We read it from the tensors of the file.
         part.pop('pretrain_patch_size', None)
-        # In fp32 or not: the scales are what autocast makes of them.
+        # Our scales have no such option; their precision is that of autocast.
         assert not part.pop('layerscale_force_fp32', False)
     if zoo.is_as_released(name):
         own = {key: branches['branch4'][key] for key in ('real_size', 'interaction_ends')}
         branches['branch4'] = branches['branch3'] | own
     if 'detector' in recipe:
-        # Of a projection that DINO does not have.
+        # It belongs to a projection that DINO does not have.
         recipe['detector']['bbox_head'].pop('in_channels')
     paramwise = recipe['optimizer'].get('paramwise_cfg')
     if paramwise and any(map(is_convnext, branches.values())):
@@ -54,8 +54,8 @@ def is_convnext(branch):
 
 
 def without_convnext(paramwise, branches):
-    """Parameters of a ConvNeXt match no rule of the published layer decay, so that
-    nothing reads its stride, or the depth where there are only ConvNeXts."""
+    """Drop what the published layer decay does not read: no rule matches parameters of
+    a ConvNeXt, so its stride is unused, and the depth if there are only ConvNeXts."""
     first, *others = branches.values()
     paramwise['skip_stride'] = [
         None if is_convnext(branch) else stride
@@ -109,7 +109,7 @@ def test_interactions_are_the_published_ones(name):
     backbone = zoo.load(name).model.backbone
     assert backbone.num_interactions == (4 if 'lh6b' in name else 12)
     assert backbone.interaction.direction == 'neighbours'
-    # Not given: with projection, with LayerNorm.
+    # By default there are projections and LayerNorms.
     options = {'proj', 'norm'} & set(backbone.interaction)
     assert bool(options) == ('speedup' in name or 'lh6b' in name)
 
@@ -185,8 +185,8 @@ def test_pipelines_do_nothing_else(name):
     ],
 )
 def test_heads_are_those_of_mmdet(kind, base, parts):
-    """The published detectors changed nothing but backbone, neck widths and sizes."""
-    # It imports mmpretrain.
+    """The published detectors changed only the backbone, neck widths and sizes."""
+    # This config imports mmpretrain, which is not needed here.
     theirs = Config.fromfile(MMDET / base, import_custom_modules=False).model
     names = [name for name in (*zoo.PUBLISHED, *zoo.PAPER_ONLY) if kind in name]
     assert names
@@ -198,7 +198,7 @@ def test_heads_are_those_of_mmdet(kind, base, parts):
 
 
 def _of_mmdet(node):
-    """With mmdet's classes in place of ours, which differ in their precision only."""
+    """Replace our classes by mmdet's, from which they differ only in precision."""
     if isinstance(node, dict):
         return {key: _of_mmdet(value) for key, value in node.items()}
     if isinstance(node, list):

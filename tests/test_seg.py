@@ -24,7 +24,7 @@ from piip_mm.weights.report import compare
 
 CONFIGS = [name for name in zoo.CONFIGS if name.startswith('seg/')]
 TINY = 'seg/piip_tiny_upernet_shapes.py'
-#: The published segmentor that a config stands for: its config and checkpoint.
+#: Published name of the config and checkpoint of each config.
 PUBLISHED = {
     'seg/internvit_6b_upernet_80k_512.py': 'internvit_6b_512',
     'seg/piip_h6b_upernet_80k_512-192.py': 'internvit_h6b_192_512',
@@ -32,7 +32,7 @@ PUBLISHED = {
     'seg/piip_h6b_upernet_80k_512-384.py': 'internvit_h6b_384_512',
     'seg/piip_h6b_upernet_80k_512-512.py': 'internvit_h6b_512_512',
 }
-#: Those that only the paper has, and the GFLOPs that it gives.
+#: Models that are only in the paper, with its GFLOPs.
 PAPER_ONLY = {
     'seg/piip_tsb_upernet_80k_896-448-336.py': 118,
     'seg/piip_sbl_upernet_80k_1120-448-336.py': 456,
@@ -40,7 +40,7 @@ PAPER_ONLY = {
     'seg/vit_l_upernet_80k_640.py': 545,
 }
 RECIPES = zoo.read_json(golden.DATA / 'recipes_seg.json')
-#: Of the published backbones, [parameters, FLOPs] by part, as in flops_reference.json.
+#: [parameters, FLOPs] of the published backbones by part, as in flops_reference.json.
 COUNTS = zoo.read_json(golden.DATA / 'flops_seg.json')
 
 
@@ -86,7 +86,7 @@ def test_heads_fit_the_backbone(name):
     assert model.decode_head.in_channels == list(model.backbone.pyramid.dims)
     index = model.auxiliary_head.in_index
     assert model.auxiliary_head.in_channels == model.backbone.pyramid.dims[index]
-    # The auxiliary head has the map that is not resampled.
+    # The auxiliary head reads the map that is not resampled.
     patch_size = 8 if name == TINY else 16
     assert model.backbone.out_strides[index] == patch_size
     classes = {model.decode_head.num_classes, model.auxiliary_head.num_classes}
@@ -185,15 +185,15 @@ def test_documented_variant(tmp_path):
 
 
 def expected_recipe(name):
-    """The published recipe without what has no counterpart."""
+    """The published recipe without settings that have no counterpart here."""
     recipe = copy.deepcopy(RECIPES[published_name(name)])
     for part in (recipe['backbone'], *recipe['branches'].values()):
         if 'pretrained' in part:
             part['pretrained'] = part['pretrained'].rpartition('/')[2]
-        # Read off the pretrained file.
+        # We read these from the pretrained file.
         part.pop('pretrain_img_size', None)
         part.pop('pretrain_patch_size', None)
-        # Layer scales have the type of the activations.
+        # Our layer scales have the type of the activations.
         assert not part.pop('layerscale_force_fp32', False)
     if 'out_indices' in recipe['backbone']:
         # Only the last one is read.
@@ -208,7 +208,7 @@ def expected_recipe(name):
 
 
 def translated_recipe(name):
-    """A config of ours in the published fields."""
+    """Translate one of our configs into the published fields."""
     cfg, backbone = zoo.load(name), zoo.built(name).backbone
     wrapper, preprocessor = cfg.optim_wrapper, cfg.model.data_preprocessor
     warmup, poly = cfg.param_scheduler
@@ -230,7 +230,7 @@ def translated_recipe(name):
         'pad_val': preprocessor.pad_val,
         'seg_pad_val': preprocessor.seg_pad_val,
     }
-    # The short edge is scaled to the crop, whatever the long one is.
+    # The short edge is scaled to the size of the crop for any aspect ratio.
     long, short = test['Resize'].scale
     assert long > 100 * short
     shortest = {
@@ -277,7 +277,7 @@ def translated_recipe(name):
                     'img_scale': (2048, short),
                     'transforms': [
                         {'SETR_Resize': shortest},
-                        # Switched off by the flip=False around it.
+                        # Disabled by flip=False of the enclosing transform.
                         {'RandomFlip': {}},
                         {'Normalize': normalize},
                     ],
@@ -296,7 +296,7 @@ def translated_recipe(name):
 
 @pytest.mark.parametrize('name', PUBLISHED)
 def test_recipe(name):
-    # Through JSON: sequences are lists there.
+    # JSON turns all sequences into lists.
     ours = json.loads(json.dumps(translated_recipe(name)))
     assert ours == expected_recipe(name)
 
@@ -379,7 +379,7 @@ def test_counts_as_published(name):
 def test_counts_as_released(name):
     parts, expected = counted(name, 'as released'), reference(name, 'as released')
     if 'sampling core' in expected:
-        # The published script counts it on 14 x 14 grids, whatever the images are.
+        # The published script counts it on 14 x 14 grids, regardless of the image size.
         widths = {1280: 512, 3200: zoo.load(name).model.backbone.branches[1].img_size}
         on_14 = sum(12 * 5 * 4 * dims * 14**2 for dims in widths)
         assert expected['sampling core'].flops == on_14
@@ -394,7 +394,7 @@ def test_flops_of_the_paper(name, gflops):
     if '/piip' in name:
         assert round(flops) == gflops
     else:
-        # Windows of 28 are inferred; without windows there are 12 to 16 % more.
+        # Windows of 28 are inferred; without windows the FLOPs are 12 to 16 % higher.
         assert flops == pytest.approx(gflops, rel=0.007)
 
 
@@ -410,7 +410,7 @@ def test_flops_of_the_paper(name, gflops):
     ],
 )
 def test_released_names(keys, config):
-    """Every name and shape of the released models has its place, one to one."""
+    """Every name and shape of the released models maps to exactly one of ours."""
     path = zoo.REFERENCE / f'keys/{keys}.json'
     if not path.is_file():
         pytest.skip(f'names of the released checkpoints are not here: {path}')
@@ -429,7 +429,7 @@ def test_released_names(keys, config):
 
 @pytest.fixture(scope='module')
 def model():
-    """The example; what starts at zero takes part."""
+    """The example's model; parameters that start at zero are given an effect."""
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmseg'):
         network = MODELS.build(zoo.load(TINY).model)
@@ -448,7 +448,7 @@ def evaluated(model):
 
 @pytest.fixture(scope='module')
 def batch(tmp_path_factory):
-    """A batch as the loader of the example gives it."""
+    """A batch from the example's data loader."""
     root = tmp_path_factory.mktemp('data') / 'shapes_seg'
     generate_shapes(root, layout='ade20k', train=2, val=1)
     loader = zoo.load(TINY).train_dataloader
@@ -490,7 +490,7 @@ def test_training_steps_lower_the_loss(batch):
 
 
 def windows(model, image, size, stride):
-    """Scores by sliding windows."""
+    """Scores of sliding-window inference."""
     model.test_cfg.update(crop_size=(size, size), stride=(stride, stride))
     return model.slide_inference(image, [dict(img_shape=image.shape[2:])])
 
@@ -519,7 +519,7 @@ def test_windows_side_by_side_and_overlapping(evaluated):
     torch.testing.assert_close(overlapping[..., :80], left[..., :80])
     expected = (left[..., 80:] + middle[..., :80]) / 2
     torch.testing.assert_close(overlapping[..., 80:160], expected)
-    # A network that sees all of the image says something else.
+    # A network that sees the whole image gives different scores.
     assert (whole(evaluated, image) - apart).abs().max() > 1e-3
 
 

@@ -8,7 +8,7 @@ from piip_mm.models.layers import SelfAttention
 
 
 def naive(module, x, grid):
-    """Zero-padded windows one after the other, with the softmax written out."""
+    """Attention in zero-padded windows, one after the other, with an explicit softmax."""
     window, heads = module.window_size, module.num_heads
     height, width = grid
     x = x.unflatten(1, grid)

@@ -1,4 +1,4 @@
-"""Where pretrained weights come from."""
+"""Sources of pretrained weights."""
 
 import hashlib
 import logging
@@ -17,13 +17,13 @@ from piip_mm.weights.pretrained import load_pretrained
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """An empty download folder."""
+    """Use an empty download folder."""
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'hub'))
     return tmp_path / 'hub/hub/checkpoints'
 
 
 def served(path, checksum=None):
-    """URL of a new file, whose name may hold a checksum."""
+    """URL of a new file, whose name may contain a checksum."""
     torch.save({'model': {'weight': torch.ones(2)}}, path)
     digest = checksum or hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     return path.rename(path.with_name(f'deit-{digest}.pth')).as_uri()
@@ -130,7 +130,7 @@ def test_safetensors(tmp_path):
 
 
 def jax_arrays(dims=24, heads=3, layers=2, patch=8, side=4):
-    """What the AugReg release holds, with random values."""
+    """The arrays of an AugReg release, with random values."""
     rng = np.random.default_rng(0)
 
     def dense(name, *shape, outputs=1):
@@ -165,7 +165,7 @@ def jax_arrays(dims=24, heads=3, layers=2, patch=8, side=4):
 
 
 def test_arrays_of_jax(tmp_path):
-    """As timm reads them."""
+    """The result is the same as with timm's loader."""
     path = str(tmp_path / 'S_16-i21k-300ep.npz')
     np.savez(path, **jax_arrays())
     model = VisionTransformer(

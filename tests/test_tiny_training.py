@@ -41,10 +41,10 @@ def convnext(dims, size):
     )
 
 
-#: Last block of each stage: a down-sampling layer is the first block of its stage.
+#: Last block of each stage; a down-sampling layer is the first block of its stage.
 CONVNEXT_ENDS = (0, 2, 4, 6)
 VIT_ENDS = (0, 1, 2, 3)
-#: Branches, the last block of each group, and the widths of the last branch after them.
+#: Branches, last block of each group, and width of the last branch after each group.
 PYRAMIDS = {
     'ViT': (
         [vit(32, 128), vit(48, 96), vit(64, 64)],
@@ -73,7 +73,7 @@ def shapes(tmp_path_factory):
 
 
 def config(heads, shapes):
-    """A shipped config on these images, without processes that load them."""
+    """A shipped config for these images, without worker processes."""
     cfg = zoo.load(HEADS[heads])
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
         loader.update(num_workers=0, persistent_workers=False)
@@ -85,7 +85,7 @@ def config(heads, shapes):
 
 
 def set_backbone(model, pyramid):
-    """Put another pyramid under the heads of a model."""
+    """Replace the backbone under the heads of a model."""
     branches, ends, widths = PYRAMIDS[pyramid]
     strides = (8, 16, 32) if model.type == 'DINO' else (4, 8, 16, 32)
     model.backbone = dict(
@@ -95,7 +95,7 @@ def set_backbone(model, pyramid):
         interaction=dict(num_heads=4),
         interaction_ends=ends,
         out_strides=strides,
-        # A ViT keeps its grid, from which a simple pyramid is made.
+        # ViT branches keep their grid, so they get a simple pyramid.
         out_interactions=ends and [0, 1, 2][-len(strides) + 1 :],
     )
     model.neck.in_channels = list(widths[-len(strides) :])
@@ -107,12 +107,12 @@ def set_backbone(model, pyramid):
         return
     for extractor in ('bbox_roi_extractor', 'mask_roi_extractor'):
         model.roi_head[extractor].featmap_strides = list(strides)
-    # All anchors, so that no level is left out by chance.
+    # Sample all anchors, so that no level is left out by chance.
     model.train_cfg.rpn.sampler.num = 10**5
 
 
 def watch(model):
-    """Names of the parameters that had no gradient, or zeros alone, so far."""
+    """A set of parameters whose gradients have all been zero or absent so far."""
     idle = {name for name, parameter in model.named_parameters()}
 
     def note(name, parameter):
@@ -147,7 +147,8 @@ def test_every_parameter_learns(heads, pyramid, shapes):
     ]
     assert all(map(math.isfinite, losses))
     assert min(losses[1:]) < losses[0]
-    # More than one step: scales that start at zero pass nothing on in the first.
+    # This takes more than one step, because scales that start at zero block all gradients
+    # in the first.
     assert idle == set()
 
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Attention, injectors and interaction units against recorded ones."""
+"""Attention, injectors and interaction units compared with recordings."""
 
 from functools import partial
 

@@ -50,7 +50,7 @@ def test_metafile_agrees_with_the_config(name):
 
 
 def architecture(archs):
-    """The papers' name of a network: sizes, and kinds where ConvNeXt is one of them."""
+    """A network's name in the papers: sizes, and kinds if some branches are ConvNeXts."""
     sizes = [arch.rpartition('_')[2] for arch in archs]
     letters = [size.upper() if size == '6b' else size[0].upper() for size in sizes]
     kinds = ['C' if arch.startswith('convnext') else 'V' for arch in archs]
@@ -63,8 +63,8 @@ def architecture(archs):
 
 
 def test_where_published_ap_comes_from():
-    """AP belongs to released weights, or the metafile says to what; PIIP-LH6B and the
-    intended PIIP-TSBL have none."""
+    """AP is that of released weights unless the metafile names another source;
+    PIIP-LH6B and the intended PIIP-TSBL have none."""
     for name, model in MODELS.items():
         source = model['Metadata'].get('AP from')
         assert ('Weights' in model) == ('Results' in model and source is None)

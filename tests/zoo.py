@@ -1,4 +1,4 @@
-"""The shipped configs, and the published ones they stand for."""
+"""The shipped configs and their published counterparts."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ CONFIGS = sorted(
     for path in ROOT.glob('configs/*/**/*.py')
     if '_base_' not in path.parts
 )
-#: Those of detectors.
+#: Configs of detectors.
 DETECTORS = [name for name in CONFIGS if name.startswith('det/')]
-#: The published detector that a config stands for: name of its config and checkpoint.
+#: Published name of the config and checkpoint of each detector.
 PUBLISHED = {
     **{
         f'det/{name}.py': f'mask_rcnn_{published}_fpn_1x_coco_bs16'
@@ -101,7 +101,7 @@ PAPER_ONLY = (
     'det/piip_sbl_cascade_3x.py',
     'det/piip_tsb_cascade_3x.py',
 )
-#: How the published GFLOPs are rounded, where it is not to the nearest number.
+#: How the published GFLOPs are rounded, if not to the nearest number.
 ROUNDING = {
     'det/piip_ct-cs-cb_maskrcnn_1x_1024-672-448.py': floor,
     'det/piip_vt-cs-cb_maskrcnn_1x_1024-672-448.py': floor,
@@ -109,7 +109,7 @@ ROUNDING = {
     'det/piip_h6b_maskrcnn_1x_1024-512_speedup.py': ceil,
     'det/piip_sbl_maskrcnn_1x_augreg_speedup.py': ceil,
 }
-#: Complete recipes and counts, where there are any: beside the complete recordings.
+#: Folder with complete recipes and counts, next to the complete recordings.
 REFERENCE = golden.FULL.parent
 
 
@@ -119,13 +119,13 @@ def _read(name: str) -> Config:
 
 
 def load(name: str) -> Config:
-    """A config by its path below configs/, to be changed at will."""
+    """A copy of a config, by its path below configs/; callers may modify it."""
     return copy.deepcopy(_read(name))
 
 
 @cache
 def built(name: str) -> nn.Module:
-    """The model of a config on the meta device; leaves no default scope behind."""
+    """The model of a config on the meta device, built without setting a default scope."""
     cfg = load(name)
     with (
         DefaultScope.overwrite_default_scope(cfg.default_scope),

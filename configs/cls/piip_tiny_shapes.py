@@ -1,4 +1,4 @@
-# The example: a small PIIP from scratch on generated shapes, in minutes on a CPU.
+# The example: a small PIIP trained from scratch on generated shapes, in minutes on a CPU.
 _base_ = [
     '_base_/models/piip_tiny.py',
     '_base_/datasets/shapes_classification.py',
@@ -7,7 +7,7 @@ _base_ = [
 ]
 
 model = dict(data_preprocessor=dict(num_classes=3), head=dict(num_classes=3))
-# Colours say nothing about the class.
+# Colour carries no information about the class.
 _base_.train_dataloader.dataset.pipeline.insert(
     -1, dict(type='RandomGrayscale', prob=0.5, keep_channels=True)
 )

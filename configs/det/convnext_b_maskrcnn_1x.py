@@ -1,5 +1,5 @@
-# The baseline ConvNeXt-B: Mask R-CNN, COCO, 12 epochs. Without layer decay: one rate, and
-# weight decay for all parameters.
+# The baseline ConvNeXt-B: Mask R-CNN, COCO, 12 epochs. There is no layer-wise decay: all
+# parameters have the same learning rate and weight decay.
 _base_ = [
     '_base_/models/convnext_b_maskrcnn.py',
     '_base_/datasets/coco_instance_1024x614.py',

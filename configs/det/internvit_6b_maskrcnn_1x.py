@@ -1,4 +1,4 @@
-# The baseline InternViT-6B: Mask R-CNN, COCO, 12 epochs, many scales.
+# The baseline InternViT-6B: Mask R-CNN, COCO, 12 epochs, multi-scale training.
 _base_ = [
     '_base_/models/internvit_6b_maskrcnn.py',
     '_base_/datasets/coco_instance_ms_1024.py',

@@ -1,5 +1,5 @@
-# PIIP-CT-CS-CB 1024/672/448: ConvNeXt-T, ConvNeXt-S and ConvNeXt-B. Of the hybrids only
-# this one was published with images of 1333 x 800.
+# PIIP-CT-CS-CB 1024/672/448: ConvNeXt-T, ConvNeXt-S and ConvNeXt-B. This is the only
+# hybrid that was published with images of 1333 x 800.
 _base_ = [
     '_base_/models/piip_hybrid_maskrcnn.py',
     '_base_/datasets/coco_instance_1333x800.py',

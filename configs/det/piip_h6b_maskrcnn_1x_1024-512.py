@@ -1,5 +1,5 @@
 # PIIP-H6B 1024/512 from MAE (H) and InternViT-6B weights: Mask R-CNN, COCO, 12 epochs,
-# many scales.
+# multi-scale training.
 _base_ = [
     '_base_/models/piip_h6b_maskrcnn.py',
     '_base_/datasets/coco_instance_ms_1024.py',

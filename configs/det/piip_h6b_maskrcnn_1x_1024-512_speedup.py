@@ -1,5 +1,5 @@
-# PIIP-H6B 1024/512 as the published code speeds it up: interactions without projections
-# and norms, and a fused MLP, whose GELU is the tanh approximation.
+# PIIP-H6B 1024/512 in the published speed-up variant: interactions without projections
+# and norms, and the tanh approximation of GELU, which its fused MLP computes.
 _base_ = 'piip_h6b_maskrcnn_1x_1024-512.py'
 
 _base_.model.backbone.interaction.update(proj=False, norm=None)

@@ -1,5 +1,5 @@
-# PIIP-SBL from AugReg weights as the published code speeds it up: interactions without
-# projections and norms, and a fused MLP, whose GELU is the tanh approximation.
+# PIIP-SBL from AugReg weights in the published speed-up variant: interactions without
+# projections and norms, and the tanh approximation of GELU, which its fused MLP computes.
 _base_ = 'piip_sbl_maskrcnn_1x_augreg.py'
 
 _base_.model.backbone.interaction.update(proj=False, norm=None)

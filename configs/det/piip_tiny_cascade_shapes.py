@@ -1,4 +1,4 @@
-# Cascade Mask R-CNN from scratch on generated shapes, in minutes on a CPU.
+# Cascade Mask R-CNN trained from scratch on generated shapes, in minutes on a CPU.
 _base_ = [
     '_base_/models/piip_tiny_cascade.py',
     '_base_/datasets/shapes_instance.py',

@@ -1,4 +1,4 @@
-# DINO from scratch on generated shapes, in minutes on a CPU.
+# DINO trained from scratch on generated shapes, in minutes on a CPU.
 _base_ = [
     '_base_/models/piip_tiny_dino.py',
     '_base_/datasets/shapes_detection.py',

@@ -1,5 +1,5 @@
-# The example's network with boxes only, for any data set in COCO format; see `custom` in
-# _base_/datasets/custom_detection.py.
+# The network of the example with boxes only, for any data set in COCO format; see
+# `custom` in _base_/datasets/custom_detection.py.
 _base_ = [
     '_base_/models/piip_tiny.py',
     '_base_/datasets/custom_detection.py',

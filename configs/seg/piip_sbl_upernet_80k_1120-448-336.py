@@ -1,4 +1,4 @@
-# PIIP-SBL 1120/448/336, with the schedule of PIIP-H6B: never released.
+# PIIP-SBL 1120/448/336, with the schedule of PIIP-H6B. It was not released.
 _base_ = [
     '_base_/models/piip_sbl_upernet.py',
     '_base_/datasets/ade20k_1120.py',

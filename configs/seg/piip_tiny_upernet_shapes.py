@@ -1,4 +1,4 @@
-# The example: a small PIIP from scratch on generated shapes, in minutes on a CPU.
+# The example: a small PIIP trained from scratch on generated shapes, in minutes on a CPU.
 _base_ = [
     '_base_/models/piip_tiny.py',
     '_base_/datasets/shapes_semantic.py',

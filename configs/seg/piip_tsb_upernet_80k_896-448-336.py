@@ -1,4 +1,4 @@
-# PIIP-TSB 896/448/336, with the schedule of PIIP-H6B: never released.
+# PIIP-TSB 896/448/336, with the schedule of PIIP-H6B. It was not released.
 _base_ = [
     '_base_/models/piip_tsb_upernet.py',
     '_base_/datasets/ade20k_896.py',

@@ -1,4 +1,4 @@
-# The baseline ViT-B, with the schedule of PIIP-H6B: never released.
+# The baseline ViT-B, with the schedule of PIIP-H6B. It was not released.
 _base_ = [
     '_base_/models/vit_b_upernet.py',
     '_base_/datasets/ade20k_640.py',

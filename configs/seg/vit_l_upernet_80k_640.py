@@ -1,4 +1,4 @@
-# The baseline ViT-L, with the schedule of PIIP-H6B: never released.
+# The baseline ViT-L, with the schedule of PIIP-H6B. It was not released.
 _base_ = 'vit_b_upernet_80k_640.py'
 
 _base_.model.backbone.branch.update(_base_.deit3_large)

@@ -2,8 +2,8 @@
 
 Usage: python tests/data/compact.py [GOLDEN_FOLDER]
 
-Weights and inputs stay whole; of outputs and gradients every n-th value is kept, so that
-about 2,000 a tensor remain. Of the unit recordings only those that the tests read stay.
+Weights and inputs are kept as they are. Of outputs and gradients every n-th value is
+kept, about 2,000 per tensor, and of the unit recordings only those that the tests read.
 """
 
 import sys

@@ -1,6 +1,6 @@
-# PIIP-TSB 1120/896/448: in an interaction of two pairs of neighbours one
-# exchanges features, in turn. The papers show
-# this in a picture only; see piip_mm/models/directions.py.
+# PIIP-TSB 1120/896/448: the two pairs of neighbouring branches take turns, one pair per
+# interaction. Inferred, since the papers show it in a figure only; see
+# piip_mm/models/directions.py.
 _base_ = '../piip_tsb_maskrcnn_1x_1120-896-448.py'
 
 _base_.model.backbone.interaction.direction = 'alternating'

@@ -1,4 +1,4 @@
-# The branches of PIIP-TSB all at 896 pixels: no image pyramid. The size is ours.
+# The branches of PIIP-TSB all at 896 pixels: no image pyramid. The size is our choice.
 _base_ = '../piip_tsb_maskrcnn_1x_1120-896-448.py'
 
 _base_.model.backbone.branches[0].img_size = 896

@@ -1,5 +1,5 @@
 # PIIP-BST 1120/896/448, a parameter-direct pyramid: the larger the image, the larger the
-# network. The merge has the width of the last branch. The sizes are ours.
+# network. The merge has the width of the last branch. The sizes are our choice.
 _base_ = '../piip_tsb_maskrcnn_1x_1120-896-448.py'
 
 _base_.model.backbone.branches = [

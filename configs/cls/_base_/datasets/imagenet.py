@@ -1,6 +1,6 @@
 # ImageNet-1k as the released classifiers were fine-tuned: 384 x 384, 128 images per GPU,
-# RandAugment as in timm ('rand-m9-mstd0.5-inc1'). For another size see imagenet_368.py.
-# Normalisation, mixup and cutmix are the model's.
+# RandAugment as in timm ('rand-m9-mstd0.5-inc1'). For a different size see
+# imagenet_368.py. Normalisation, mixup and CutMix are part of the model.
 dataset_type = 'ImageNet'
 data_root = 'data/imagenet/'
 # Shown by the tools when files are missing.
@@ -15,7 +15,7 @@ data/imagenet/meta/val.txt.
 If it lies elsewhere: mkdir -p data && ln -s /path/to/imagenet data/imagenet"""
 
 image_size = 384
-# Gray of the mean, in the order blue, green, red of the loaded images.
+# The mean colour, in BGR order as images are loaded.
 pad_val = [104, 116, 124]
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -39,7 +39,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    # The crop is the whole short edge.
+    # The crop below is as large as the resized short edge.
     dict(
         type='ResizeEdge',
         scale=image_size,

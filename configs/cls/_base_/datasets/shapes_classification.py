@@ -1,4 +1,4 @@
-# The embedded example data set: one textured shape an image, ImageNet's layout.
+# The generated example data set: one textured shape per image, in ImageNet's layout.
 dataset_type = 'CustomDataset'
 data_root = 'data/shapes_cls/'
 # Shown by the tools when files are missing.
@@ -9,7 +9,7 @@ data_help = (
 # Equal to those of piip_mm.datasets.SHAPES_METAINFO.
 metainfo = dict(classes=('disc', 'square', 'triangle'))
 
-# The size at which the images are drawn.
+# The size at which the images are generated.
 image_size = 128
 train_pipeline = [
     dict(type='LoadImageFromFile'),

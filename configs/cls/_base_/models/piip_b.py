@@ -1,5 +1,6 @@
 # PIIP-B at 512, 256 and 128 pixels, for training from scratch: branches without class
-# token, whose maps are merged before one linear layer; windows in the first branch.
+# tokens, whose maps are merged before one linear layer, and windowed attention in the
+# first branch.
 _base_ = 'piip_classifier.py'
 
 model = dict(

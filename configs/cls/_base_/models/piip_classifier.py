@@ -1,6 +1,6 @@
-# A classifier on PIIP: every branch has a class token and a linear layer of its own, and
-# the logits are averaged. What builds on it adds backbone.branches, with
-# with_cls_token=True, and sets head.in_channels to their widths.
+# A PIIP classifier: every branch has its own class token and linear layer, and the logits
+# are averaged. Configs that inherit from it add backbone.branches with
+# with_cls_token=True and set head.in_channels to the widths of the branches.
 num_classes = 1000
 
 model = dict(
@@ -32,7 +32,7 @@ model = dict(
         token='cls',
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
     ),
-    # One of the two, by the toss of a coin.
+    # Each batch uses one of the two, chosen at random.
     train_cfg=dict(
         augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]
     ),

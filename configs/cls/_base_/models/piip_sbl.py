@@ -1,6 +1,6 @@
-# PIIP-SBL at 384, 192 and 128 pixels, from AugReg weights. A config for other sizes sets
+# PIIP-SBL at 384, 192 and 128 pixels, from AugReg weights. Configs for other sizes set
 # img_size and pretrain_img_size of the branches: position embeddings are stored at the
-# size of each branch's image. Norms and linear layers of the head come from the same
+# size of each branch's image. The head's norms and linear layers are loaded from the same
 # files as the branches.
 _base_ = 'piip_classifier.py'
 
@@ -15,7 +15,8 @@ model = dict(
         branches=[
             dict(
                 type='PIIPViT',
-                # As AugReg has it: the presets have the layer scale of PIIP's detectors.
+                # As in AugReg, without layer scale: the presets have that of PIIP's
+                # detectors.
                 arch=dict(
                     embed_dims=dims,
                     num_layers=layers,

@@ -1,5 +1,5 @@
 # A small network for training from scratch in minutes on a CPU: three branches of 4
-# blocks, without mixing of images.
+# blocks, without mixup and CutMix.
 _base_ = 'piip_classifier.py'
 
 model = dict(
@@ -12,8 +12,9 @@ model = dict(
                 pretrain_img_size=size,
                 patch_size=8,
                 with_cls_token=True,
-                # The usual deviation of 0.02 is for widths of hundreds: with it, a
-                # network this narrow learns nothing for the first epochs.
+                # The usual standard deviation of 0.02 suits widths of several hundred
+                # channels; with it, a network this narrow learns nothing in the first
+                # epochs.
                 init_cfg=dict(type='Xavier', layer='Linear', distribution='uniform'),
             )
             for dims, size in ((32, 128), (48, 96), (64, 64))

@@ -1,6 +1,6 @@
 # PIIP-TSB at 368, 192 and 128 pixels, from DeiT weights. Position embeddings are stored
-# at the size of each branch's image. Norms and linear layers of the head come from the
-# same files as the branches.
+# at the size of each branch's image. The head's norms and linear layers are loaded from
+# the same files as the branches.
 _base_ = 'piip_classifier.py'
 
 url = 'https://dl.fbaipublicfiles.com/deit/'

@@ -7,7 +7,7 @@ model = dict(
         type='ViTPyramid',
         branch=dict(
             type='PIIPViT',
-            # As DeiT has it: no layer scale, and a position for the class token.
+            # As in DeiT: no layer scale, and a position embedding for the class token.
             arch=dict(
                 embed_dims=768,
                 num_layers=12,

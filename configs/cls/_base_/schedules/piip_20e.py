@@ -1,5 +1,6 @@
-# Fine-tuning: 20 epochs at batch 1024 (8 GPUs x 128 images), AdamW, the interactions at
-# ten times the rate of the pretrained branches, weight decay of everything.
+# Fine-tuning: 20 epochs at batch size 1024 (8 GPUs x 128 images) with AdamW. The
+# interactions have ten times the learning rate of the pretrained branches, and all
+# parameters have weight decay.
 max_epochs = 20
 
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)

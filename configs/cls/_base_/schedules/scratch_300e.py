@@ -1,9 +1,10 @@
-# From scratch, after DeiT (arXiv 2012.12877): 300 epochs at batch 1024 (8 GPUs x 128
-# images); neither vectors (biases, norms, layer scales) nor embeddings are decayed.
+# Training from scratch, following DeiT (arXiv 2012.12877): 300 epochs at batch size 1024
+# (8 GPUs x 128 images). Neither vectors (biases, norms, layer scales) nor embeddings have
+# weight decay.
 max_epochs = 300
 
-# For the training pipeline, before PackInputs; colours in the order blue, green, red of
-# the loaded images.
+# For the training pipeline, before PackInputs. Colours are in BGR order, as images are
+# loaded.
 random_erasing = dict(
     type='RandomErasing',
     erase_prob=0.25,

@@ -1,4 +1,4 @@
-# Boxes only.
+# coco_instance_ms_1536.py with boxes only.
 _base_ = 'coco_instance_ms_1536.py'
 
 _base_.train_dataloader.dataset.pipeline[1].with_mask = False

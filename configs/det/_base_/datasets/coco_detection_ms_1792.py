@@ -1,4 +1,4 @@
-# All sizes of coco_instance_ms_1024.py times 1.75.
+# coco_instance_ms_1024.py with all sizes multiplied by 1.75, boxes only.
 _base_ = 'coco_detection_ms_1024.py'
 
 _base_.scales = [(short, 2332) for short in range(840, 1401, 56)]

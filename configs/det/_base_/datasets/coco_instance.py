@@ -1,5 +1,5 @@
-# COCO 2017 with instance masks, 2 images per GPU, scaled to fit 1568 x 941 pixels. For
-# another scale see coco_instance_1344x806.py.
+# COCO 2017 with instance masks, 2 images per GPU, scaled to fit 1568 x 941 pixels. For a
+# different scale see coco_instance_1344x806.py.
 dataset_type = 'CocoDataset'
 data_root = 'data/coco/'
 # Shown by the tools when files are missing.
@@ -50,7 +50,8 @@ val_dataloader = dict(
         pipeline=[
             dict(type='LoadImageFromFile'),
             dict(type='Resize', scale=(1568, 941), keep_ratio=True),
-            # After Resize: ground truth in the original frame, drawn next to predictions.
+            # After Resize, so that the ground truth keeps the original coordinates, in
+            # which it is drawn next to the predictions.
             dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
             dict(
                 type='PackDetInputs',

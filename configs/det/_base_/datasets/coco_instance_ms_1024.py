@@ -1,9 +1,9 @@
-# COCO with masks at many scales, for networks of 1024 pixels: DETR's random scales, half
-# of the time after a crop, then a crop to at most 1024 pixels a side. Tests see whole
-# images, 1.3 times as large.
+# COCO with masks and multi-scale training for networks of 1024 pixels: DETR's random
+# scales, half of the time after a crop, then a crop to at most 1024 pixels per side.
+# Testing uses whole images, which are 1.3 times as large.
 _base_ = 'coco_instance.py'
 
-# Short and long side.
+# Short and long edge.
 scales = [(short, 1333) for short in range(480, 801, 32)]
 
 train_dataloader = dict(

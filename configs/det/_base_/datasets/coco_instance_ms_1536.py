@@ -1,4 +1,4 @@
-# All sizes of coco_instance_ms_1024.py times 1.5.
+# coco_instance_ms_1024.py with all sizes multiplied by 1.5.
 _base_ = 'coco_instance_ms_1024.py'
 
 _base_.scales = [(short, 1999) for short in range(720, 1201, 48)]

@@ -8,7 +8,7 @@ custom = dict(
     val_ann='annotations/val.json',
     train_img='images/',
     val_img='images/',
-    # None: all categories of the training annotations.
+    # None uses all categories of the training annotations.
     classes=None,
 )
 # Shown by the tools when files are missing.
@@ -30,7 +30,8 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=image_scale, keep_ratio=True),
-    # After Resize: ground truth in the original frame, drawn next to predictions.
+    # After Resize, so that the ground truth keeps the original coordinates, in which it
+    # is drawn next to the predictions.
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',

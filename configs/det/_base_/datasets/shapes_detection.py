@@ -1,4 +1,4 @@
-# The example data set for detectors of boxes, at a smaller scale.
+# The example data set at a smaller scale, with boxes only.
 _base_ = 'shapes_instance.py'
 
 image_scale = (224, 180)

@@ -1,4 +1,4 @@
-# The embedded example data set: textured shapes with instance masks, COCO format.
+# The generated example data set: textured shapes with instance masks, in COCO format.
 dataset_type = 'CocoDataset'
 data_root = 'data/shapes/'
 # Shown by the tools when files are missing.
@@ -12,7 +12,7 @@ metainfo = dict(
     palette=[(230, 70, 60), (40, 130, 235), (35, 175, 80)],
 )
 
-# (width, height): the size at which the images are drawn.
+# (width, height), the size at which the images are generated.
 image_scale = (320, 256)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -24,7 +24,8 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=image_scale, keep_ratio=True),
-    # After Resize: ground truth in the original frame, drawn next to predictions.
+    # After Resize, so that the ground truth keeps the original coordinates, in which it
+    # is drawn next to the predictions.
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(
         type='PackDetInputs',

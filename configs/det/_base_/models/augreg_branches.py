@@ -1,6 +1,6 @@
 # The branches of the published AugReg models (arXiv 2106.10270), pretrained on
-# ImageNet-21k and fine-tuned on ImageNet-1k at 384 pixels; a config adds size and
-# windows. The published recipe names copies of these files in PyTorch's format.
+# ImageNet-21k and fine-tuned on ImageNet-1k at 384 pixels; configs add img_size and
+# window_size. The published recipe names copies of these files in PyTorch format.
 augreg_small = dict(
     type='PIIPViT',
     arch='augreg_small',

@@ -1,5 +1,5 @@
 # The branches of the published BEiT v2 models (arXiv 2208.06366), pretrained on
-# ImageNet-1k and fine-tuned on ImageNet-21k; a config adds size and windows.
+# ImageNet-1k and fine-tuned on ImageNet-21k; configs add img_size and window_size.
 beitv2_base = dict(
     type='PIIPBEiT',
     arch='beitv2_base',

@@ -1,4 +1,4 @@
-# The branches of the published DeiT models; a config adds size and windows:
+# The branches of the published DeiT models; configs add img_size and window_size:
 # dict(_base_.deit3_small, img_size=1568, window_size=28).
 # DeiT III is pretrained on ImageNet-21k, DeiT on ImageNet-1k, at 224 or 384 pixels.
 deit_tiny = dict(

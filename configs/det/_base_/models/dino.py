@@ -1,6 +1,6 @@
 # DINO with four scales (arXiv 2203.03605) without a backbone: neck and heads of mmdet's
-# dino-4scale_r50. What builds on it adds a backbone of three maps and sets
-# neck.in_channels to their width.
+# dino-4scale_r50. Configs that inherit from it add a backbone with three output maps and
+# set neck.in_channels to their width.
 model = dict(
     type='DINO',
     num_queries=900,

@@ -1,6 +1,6 @@
-# The branches of the published DINOv2 models (arXiv 2304.07193); a config adds size and
-# windows. Patches are resized from 14 to 16 pixels; the position embedding is stored for
-# 518 pixels of 16, as published.
+# The branches of the published DINOv2 models (arXiv 2304.07193); configs add img_size and
+# window_size. Patches are resized from 14 to 16 pixels; the position embedding is stored
+# for images of 518 pixels and patches of 16, as published.
 dinov2_small = dict(
     type='PIIPViT',
     arch='dinov2_small',

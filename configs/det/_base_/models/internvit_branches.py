@@ -1,5 +1,5 @@
-# InternViT-6B (arXiv 2312.14238); a config adds the size. Patches are resized from 14 to
-# 16 pixels. The released models attend globally; those of the papers had windows.
+# InternViT-6B (arXiv 2312.14238); configs add img_size. Patches are resized from 14 to 16
+# pixels. The released models attend globally; in the papers they had windows.
 internvit_6b = dict(
     type='PIIPViT',
     arch='internvit_6b',
@@ -11,5 +11,5 @@ internvit_6b = dict(
         checkpoint='https://huggingface.co/OpenGVLab/InternVL/resolve/main/intern_vit_6b_224px.pth',
     ),
 )
-# Last blocks of 12 groups.
+# Last block of each of the 12 groups.
 internvit_6b_ends = [3, 7, 11, 15, 19, 23, 27, 31, 35, 39, 43, 47]

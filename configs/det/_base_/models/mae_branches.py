@@ -1,6 +1,6 @@
 # The branches of the published MAE models (arXiv 2111.06377), pretrained on ImageNet-1k
-# without labels; a config adds size and windows. Patches of MAE-H are resized from 14 to
-# 16 pixels.
+# without labels; configs add img_size and window_size. Patches of MAE-H are resized from
+# 14 to 16 pixels.
 mae_base = dict(
     type='PIIPViT',
     arch='mae_base',
@@ -34,5 +34,5 @@ mae_huge = dict(
         checkpoint='https://dl.fbaipublicfiles.com/mae/pretrain/mae_pretrain_vit_huge.pth',
     ),
 )
-# Last blocks of 12 groups in MAE-H: its 32 blocks do not split evenly.
+# Last block of each of the 12 groups in MAE-H, whose 32 blocks cannot be split evenly.
 mae_huge_ends = [1, 3, 5, 7, 10, 13, 16, 19, 22, 25, 28, 31]

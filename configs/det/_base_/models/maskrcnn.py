@@ -1,5 +1,5 @@
-# Mask R-CNN without a backbone: neck and heads of mmdet's mask-rcnn_r50_fpn. What builds
-# on it adds the backbone and sets neck.in_channels to the width of its maps.
+# Mask R-CNN without a backbone: neck and heads of mmdet's mask-rcnn_r50_fpn. Configs that
+# inherit from it add the backbone and set neck.in_channels to the width of its maps.
 model = dict(
     type='MaskRCNN',
     data_preprocessor=dict(

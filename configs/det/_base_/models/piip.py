@@ -1,4 +1,5 @@
-# The interactions of the published PIIP models. What builds on it adds branches.
+# The interactions of the published PIIP models. Configs that inherit from it add the
+# branches.
 piip = dict(
     type='PIIP',
     interaction=dict(

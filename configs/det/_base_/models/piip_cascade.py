@@ -1,4 +1,4 @@
-# Cascade Mask R-CNN on PIIP. What builds on it adds backbone.branches and sets
+# Cascade Mask R-CNN on PIIP. Configs that inherit from it add backbone.branches and set
 # neck.in_channels to the width of the last branch.
 _base_ = ['cascade.py', 'piip.py']
 

@@ -1,7 +1,7 @@
-# Mask R-CNN on PIIP of ConvNeXt and DeiT branches, with a regular pyramid: each level is
-# merged on its own, after the interactions that follow the four stages of a ConvNeXt. A
-# config adds backbone.branches and backbone.interaction_ends and sets neck.in_channels to
-# the widths of the last branch after these interactions.
+# Mask R-CNN on PIIP with ConvNeXt and DeiT branches and a regular pyramid: each level has
+# its own merge, after the interactions that follow the four stages of a ConvNeXt. Configs
+# that inherit from it add backbone.branches and backbone.interaction_ends and set
+# neck.in_channels to the widths of the last branch after these interactions.
 _base_ = ['piip_maskrcnn.py', 'deit_branches.py', 'convnext_branches.py']
 
 model = dict(

@@ -1,6 +1,6 @@
-# Mask R-CNN on PIIP-LH6B at 1536, 1024 and 512 pixels, with what the published code
-# calls its speed-up: 4 interactions without projections and norms, and a fused MLP,
-# whose GELU is the tanh approximation.
+# Mask R-CNN on PIIP-LH6B at 1536, 1024 and 512 pixels, with what the published code calls
+# its speed-up: 4 interactions without projections and norms, and the tanh approximation
+# of GELU, which its fused MLP computes.
 _base_ = [
     'piip_maskrcnn.py',
     'deit_branches.py',

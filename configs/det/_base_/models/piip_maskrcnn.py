@@ -1,5 +1,5 @@
-# Mask R-CNN on PIIP. What builds on it adds backbone.branches and sets neck.in_channels
-# to the width of the last branch.
+# Mask R-CNN on PIIP. Configs that inherit from it add backbone.branches and set
+# neck.in_channels to the width of the last branch.
 _base_ = ['maskrcnn.py', 'piip.py']
 
 model = dict(data_preprocessor=dict(pad_size_divisor=224), backbone=_base_.piip)

@@ -1,5 +1,5 @@
 # DINO on PIIP-SBL at 1792, 1120 and 672 pixels from weights at 384 pixels. Every third
-# block attends globally, the others in windows of 24.
+# block attends globally, the others attend in windows of 24 tokens.
 _base_ = ['piip_dino.py', 'deit_branches.py']
 
 every_third = [2, 5, 8, 11]

@@ -1,4 +1,4 @@
-# Mask R-CNN on PIIP-SBL at 1568, 1120 and 672 pixels. A config for other sizes sets
+# Mask R-CNN on PIIP-SBL at 1568, 1120 and 672 pixels. Configs for other sizes set
 # img_size of the branches.
 _base_ = ['piip_maskrcnn.py', 'deit_branches.py']
 

@@ -19,7 +19,8 @@ model = dict(
         ],
         interaction=dict(num_heads=8, drop_path_rate=0.0),
         num_interactions=4,
-        # The merged map has stride 8, and images are small.
+        # The merged map has stride 8 and images are small, so there is no level of stride
+        # 32.
         out_strides=(4, 8, 16),
     ),
     neck=dict(in_channels=[96] * 3, out_channels=channels, num_outs=4),

@@ -1,5 +1,5 @@
-# The small Mask R-CNN with three heads in a row for boxes, and three for masks (Cascade
-# Mask R-CNN, arXiv 1712.00726): each asks for a better overlap than the one before.
+# The small Mask R-CNN as a Cascade Mask R-CNN (arXiv 1712.00726), with three stages of
+# box and mask heads: each is trained with a higher IoU threshold than the one before.
 _base_ = 'piip_tiny.py'
 
 model = dict(

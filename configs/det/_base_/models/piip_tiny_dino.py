@@ -1,6 +1,7 @@
 # A small DINO for training from scratch in minutes on a CPU: a ConvNeXt and two ViT
 # branches with a regular pyramid; fewer levels, layers, sampling points and queries. The
-# width stays 256: mmdet's decoder encodes reference points for this one alone.
+# width stays 256, the only one that the encoding of reference points in mmdet's decoder
+# supports.
 _base_ = 'piip_dino.py'
 
 num_levels = 3
@@ -16,7 +17,7 @@ model = dict(
                 type='PIIPConvNeXt',
                 arch=dict(depths=(1, 2, 2, 1), dims=(32, 64, 96, 128)),
                 img_size=224,
-                # The usual 1e-6 suits deep networks.
+                # The usual 1e-6 suits deeper networks.
                 layer_scale_init_value=1.0,
             ),
             *(
@@ -32,9 +33,10 @@ model = dict(
         ],
         interaction=dict(num_heads=8, drop_path_rate=0.0),
         num_interactions=3,
-        # The ends of the ConvNeXt's stages of stride 8, 16 and 32.
+        # The groups end with the stages of stride 8, 16 and 32 of the ConvNeXt.
         interaction_ends=[[3, 6, 8], [0, 1, 2], [0, 1, 2]],
-        # Few places an object: 30 queries soon learn to share the objects out.
+        # Few positions per object, so that 30 queries soon learn to divide the objects
+        # among themselves.
         out_strides=(16, 32),
         out_interactions=(1,),
     ),

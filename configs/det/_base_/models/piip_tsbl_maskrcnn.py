@@ -1,4 +1,4 @@
-# Mask R-CNN on PIIP-TSBL at 1568, 1120, 672 and 448 pixels. A config for other sizes sets
+# Mask R-CNN on PIIP-TSBL at 1568, 1120, 672 and 448 pixels. Configs for other sizes set
 # img_size of the branches.
 _base_ = ['piip_maskrcnn.py', 'deit_branches.py']
 

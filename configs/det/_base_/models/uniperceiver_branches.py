@@ -1,5 +1,5 @@
-# The branches of the published Uni-Perceiver models (arXiv 2112.01522), from files that
-# ViT-Adapter converted; a config adds size and windows.
+# The branches of the published Uni-Perceiver models (arXiv 2112.01522), from files
+# converted by ViT-Adapter; configs add img_size and window_size.
 uniperceiver_base = dict(
     type='PIIPUniPerceiver',
     arch='uniperceiver_base',

@@ -1,4 +1,5 @@
-# Mask R-CNN on ViT-B alone at 1024 pixels: windows of 14, every third block global.
+# Mask R-CNN on ViT-B alone at 1024 pixels: windows of 14 tokens, and global attention in
+# every third block.
 _base_ = ['maskrcnn.py', 'deit_branches.py']
 
 model = dict(

@@ -1,4 +1,5 @@
-# 12 epochs at batch 16 (8 GPUs x 2 images), in bfloat16, with layer-wise decay.
+# 12 epochs at batch size 16 (8 GPUs x 2 images), in bfloat16, with layer-wise
+# learning-rate decay.
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

@@ -1,4 +1,4 @@
-# The rate for batch 32 (16 GPUs x 2 images).
+# The 1x schedule with the learning rate for batch size 32 (16 GPUs x 2 images).
 _base_ = 'piip_1x.py'
 
 optim_wrapper = dict(optimizer=dict(lr=2e-4))

@@ -1,4 +1,4 @@
-# 36 epochs.
+# The 1x schedule extended to 36 epochs.
 _base_ = 'piip_1x.py'
 
 _base_.train_cfg.max_epochs = 36

@@ -1,4 +1,4 @@
-# 24 epochs.
+# The schedule of DINO extended to 24 epochs.
 _base_ = 'piip_dino_1x.py'
 
 _base_.train_cfg.max_epochs = 24

@@ -1,4 +1,4 @@
-# 36 epochs.
+# The schedule of DINO extended to 36 epochs.
 _base_ = 'piip_dino_1x.py'
 
 _base_.train_cfg.max_epochs = 36

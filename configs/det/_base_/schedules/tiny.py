@@ -1,5 +1,6 @@
-# From scratch in float32 on a CPU: warm-up, then a cosine. Another number of epochs has
-# to be set in three places: train_cfg.max_epochs, and end and T_max of the cosine.
+# Training from scratch in float32 on a CPU: warm-up, then cosine decay. A different
+# number of epochs has to be set in three places: train_cfg.max_epochs, and end and T_max
+# of the cosine.
 max_epochs = 4
 
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=2)

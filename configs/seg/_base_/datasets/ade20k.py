@@ -1,6 +1,6 @@
-# ADE20K (SceneParsing), 150 classes, 2 images per GPU, crops of 512 x 512. For other
-# crops see ade20k_896.py. Normalisation and padding to the crop are the model's
-# data_preprocessor; sliding windows are its test_cfg.
+# ADE20K (SceneParsing), 150 classes, 2 images per GPU, crops of 512 x 512. For other crop
+# sizes see ade20k_896.py. Normalisation and padding to the crop are part of the model's
+# data_preprocessor, sliding windows of its test_cfg.
 dataset_type = 'ADE20KDataset'
 data_root = 'data/ade/ADEChallengeData2016/'
 # Shown by the tools when files are missing.
@@ -31,9 +31,10 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    # The short edge becomes 512, whatever the long one: no window is smaller.
+    # The short edge becomes 512 for any aspect ratio, so that no window is smaller than
+    # the crop.
     dict(type='Resize', scale=(1_000_000, 512), keep_ratio=True),
-    # After Resize: ground truth in the original frame.
+    # After Resize, so that the ground truth keeps its original size.
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]

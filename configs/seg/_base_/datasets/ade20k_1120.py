@@ -1,4 +1,4 @@
-# Crops of 1120 x 1120 out of images that are scaled in proportion.
+# Crops of 1120 x 1120 from images that are scaled in proportion.
 _base_ = 'ade20k.py'
 
 crop_size = (1120, 1120)

@@ -1,4 +1,4 @@
-# Crops of 640 x 640 out of images that are scaled in proportion.
+# Crops of 640 x 640 from images that are scaled in proportion.
 _base_ = 'ade20k.py'
 
 crop_size = (640, 640)

@@ -1,4 +1,4 @@
-# Crops of 896 x 896 out of images that are scaled in proportion.
+# Crops of 896 x 896 from images that are scaled in proportion.
 _base_ = 'ade20k.py'
 
 crop_size = (896, 896)

@@ -1,4 +1,4 @@
-# The embedded example data set: textured shapes with label maps, ADE20K's layout.
+# The generated example data set: textured shapes with label maps, in ADE20K's layout.
 dataset_type = 'BaseSegDataset'
 data_root = 'data/shapes_seg/'
 # Shown by the tools when files are missing.
@@ -12,8 +12,8 @@ metainfo = dict(
     palette=[(120, 120, 120), (230, 70, 60), (40, 130, 235), (35, 175, 80)],
 )
 
-# (height, width). The images are drawn at 192 x 256; textures tell the classes, so that
-# the scale stays.
+# (height, width). The images are generated at 192 x 256. They are not rescaled, because
+# classes differ by their texture.
 crop_size = (160, 160)
 train_pipeline = [
     dict(type='LoadImageFromFile'),

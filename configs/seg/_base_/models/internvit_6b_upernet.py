@@ -1,4 +1,4 @@
-# UPerNet on InternViT-6B alone at 512 pixels, all maps from its last block.
+# UPerNet on InternViT-6B alone at 512 pixels, with all maps from its last block.
 _base_ = ['upernet.py', '../../../det/_base_/models/internvit_branches.py']
 
 model = dict(

@@ -1,4 +1,4 @@
-# UPerNet on PIIP-H6B at 512 and 512 pixels. A config for other sizes sets img_size and
+# UPerNet on PIIP-H6B at 512 and 512 pixels. Configs for other sizes set img_size and
 # pretrain_img_size of the second branch: position embeddings are stored at the size of
 # each branch's image.
 _base_ = [

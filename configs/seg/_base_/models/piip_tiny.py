@@ -2,7 +2,7 @@
 # of 4 blocks, with fewer channels in the heads.
 _base_ = 'piip_upernet.py'
 
-# SyncBN has no kernel for CPUs.
+# SyncBN does not run on CPUs.
 norm_cfg = dict(type='BN', requires_grad=True)
 
 model = dict(
@@ -20,7 +20,8 @@ model = dict(
         ],
         interaction=dict(num_heads=8, drop_path_rate=0.0),
         num_interactions=4,
-        # The merged map has stride 8, and images are small.
+        # The merged map has stride 8 and images are small, so there is no level of stride
+        # 32.
         out_strides=(4, 8, 16),
     ),
     decode_head=dict(

@@ -1,6 +1,7 @@
-# UPerNet on PIIP-TSB at 896, 448 and 336 pixels. The paper gives sizes and FLOPs, which
-# only these windows have: 28 tokens at 896 pixels, and smaller images as a whole. The
-# channels of the heads, the crop and the stride of the windows are ours.
+# UPerNet on PIIP-TSB at 896, 448 and 336 pixels. The paper gives sizes and FLOPs; only
+# windows of 28 tokens at 896 pixels and global attention on the smaller images match
+# these FLOPs. The channels of the heads, the crop and the stride of the sliding windows
+# are our choice.
 _base_ = ['piip_upernet.py', '../../../det/_base_/models/deit_branches.py']
 
 model = dict(

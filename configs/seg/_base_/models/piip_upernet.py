@@ -1,5 +1,5 @@
-# UPerNet on PIIP. What builds on it adds backbone.branches and sets in_channels of the
-# heads to the width of the last branch.
+# UPerNet on PIIP. Configs that inherit from it add backbone.branches and set in_channels
+# of the heads to the width of the last branch.
 _base_ = ['upernet.py', '../../../det/_base_/models/piip.py']
 
 model = dict(backbone=_base_.piip)

@@ -1,6 +1,6 @@
 # UPerNet without a backbone, for ADE20K and crops of 512 pixels: heads of mmseg's
-# upernet_r50. What builds on it adds the backbone and sets in_channels of the heads to
-# the width of its maps; for another crop also size, crop_size and stride.
+# upernet_r50. Configs that inherit from it add the backbone and set in_channels of the
+# heads to the width of its maps; for a different crop also size, crop_size and stride.
 model = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(
@@ -10,7 +10,7 @@ model = dict(
         bgr_to_rgb=True,
         pad_val=0,
         seg_pad_val=255,
-        # Of training images; those of tests are not padded.
+        # For training images; test images are not padded.
         size=(512, 512),
     ),
     decode_head=dict(
@@ -36,6 +36,6 @@ model = dict(
         align_corners=False,
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4),
     ),
-    # Windows that overlap by a third.
+    # The windows overlap by a third.
     test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)),
 )

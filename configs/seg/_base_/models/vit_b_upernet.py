@@ -1,6 +1,6 @@
-# UPerNet on ViT-B alone at 640 pixels. The paper gives the crop and the FLOPs; the
-# windows are ours (those of the PIIP models, with which the FLOPs differ by 1 %), and so
-# are the channels of the heads and the stride of the windows.
+# UPerNet on ViT-B alone at 640 pixels. The paper gives the crop and the FLOPs. The
+# attention windows (those of the PIIP models, with which the FLOPs differ by 1 %), the
+# channels of the heads and the stride of the sliding windows are our choice.
 _base_ = ['upernet.py', '../../../det/_base_/models/deit_branches.py']
 
 model = dict(

@@ -1,10 +1,11 @@
-# 80 000 iterations at batch 16 (8 GPUs x 2 images), in bfloat16, with layer-wise decay.
+# 80 000 iterations at batch size 16 (8 GPUs x 2 images), in bfloat16, with layer-wise
+# learning-rate decay.
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=80000, val_interval=8000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
 param_scheduler = [
-    # The warm-up multiplies the decay, which begins with the training too.
+    # The warm-up multiplies the decay, which also starts at iteration 0.
     dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1500),
     dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=0, end=80000),
 ]

@@ -1,5 +1,6 @@
-# From scratch in float32 on a CPU: warm-up, then a cosine. Another number of iterations
-# has to be set in three places: train_cfg.max_iters, and end and T_max of the cosine.
+# Training from scratch in float32 on a CPU: warm-up, then cosine decay. A different
+# number of iterations has to be set in three places: train_cfg.max_iters, and end and
+# T_max of the cosine.
 max_iters = 1000
 
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=500)
