@@ -144,11 +144,9 @@ class PIIP(Backbone):
 
     @property
     def branch_list(self) -> list[Branch]:
-        """See :class:`Backbone`."""
         return list(self.branches)
 
     def forward_images(self, images: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """See :class:`Backbone`."""
         tokens, grids = [], []
         for branch, image in zip(self.branches, images, strict=True):
             embedded, grid = branch.embed(image)
@@ -233,7 +231,6 @@ class PIIP(Backbone):
         return layer_id * max_depth // self.depths[index], num_layers
 
     def published_rules(self) -> list[Rule]:
-        """See :class:`Backbone`."""
         ratios = self.pyramid.ratios if self.out_type == 'pyramid' else []
         return piip_rules(self.branch_list, self.merge_stages, ratios)
 

@@ -82,11 +82,9 @@ class ViTPyramid(Backbone):
 
     @property
     def branch_list(self) -> list[Branch]:
-        """See :class:`Backbone`."""
         return [self.branch]
 
     def forward_images(self, images: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """See :class:`Backbone`."""
         (image,) = images
         tokens, grid = self.branch.embed(image)
         maps: dict[int, Tensor] = {}
@@ -104,7 +102,6 @@ class ViTPyramid(Backbone):
                 return self.pyramid([maps[block] for block in self.out_blocks])
 
     def published_rules(self) -> list[Rule]:
-        """See :class:`Backbone`."""
         ratios = self.pyramid.ratios if self.out_type == 'pyramid' else []
         return single_branch_rules(self.branch, ratios)
 

@@ -195,6 +195,14 @@ def add_convnext_archs(
     return added
 
 
+def pyramid_strides(patch_size: int) -> list[float]:
+    """Strides of the published pyramid: the patch over 4, 2, 1 and 1/2."""
+    return [
+        patch_size * ratio if patch_size % 4 else int(patch_size * ratio)
+        for ratio in (0.25, 0.5, 1, 2)
+    ]
+
+
 def _plain_branch(
     kwargs: dict[str, Any], num_run: int | None, kind: str, *, window: int
 ) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from piip_mm.weights.rename import rename
 from .branches import add_convnext_archs
 from .classifiers import CLASSIFIER, CLASSIFIER_KINDS, classifier_rules
 from .networks import NETWORK_KINDS
+from .single_branch import SINGLE_BRANCH_KINDS
 
 
 def migrate_config(
@@ -51,7 +52,7 @@ def migrate_config(
     """
     name, _, variant = kind.partition('(')
     name = name.strip()
-    kinds = {**NETWORK_KINDS, **CLASSIFIER_KINDS}
+    kinds = {**NETWORK_KINDS, **SINGLE_BRANCH_KINDS, **CLASSIFIER_KINDS}
     if name not in kinds:
         raise ValueError(
             f'unknown kind {kind!r}; choose one of {", ".join(map(repr, kinds))}'

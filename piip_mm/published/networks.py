@@ -1,4 +1,4 @@
-"""Constructor arguments of the published backbones to configs of ours."""
+"""Arguments of the published networks of several branches to configs of ours."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from typing import Any
 
 from piip_mm.models.checks import check_choice
 
-from .arguments import discard, pop_required, refuse_rest, require_values
+from .arguments import discard, pop_required, refuse_rest
 from .branches import (
-    INTERNVIT_DEPTH,
-    VIT_DEPTH,
     BranchConfig,
     beit_branch,
     convnext_branch,
-    convnext_strides,
     deit_branch,
     internvit_branch,
+    pyramid_strides,
     uniperceiver_branch,
 )
 
@@ -178,66 +176,6 @@ def _seg_three_branch_config(kwargs: dict[str, Any]) -> dict[str, Any]:
     return _seg_config(kwargs, 3)
 
 
-def _single_config(
-    kwargs: dict[str, Any],
-    branch_config: BranchConfig,
-    depth: int,
-) -> dict[str, Any]:
-    """Config of a published network of one branch, whose maps come out as (B, C, H, W).
-
-    Args:
-        kwargs: Constructor arguments.
-        branch_config: Translates the arguments of the branch.
-        depth: Number of blocks where none is given.
-    """
-    out_indices = kwargs.pop('out_indices', [7, 11, 15, 23])
-    with_fpn = kwargs.pop('with_fpn', False)
-    depth = kwargs.get('depth', depth)
-    # The published code goes through the blocks and keeps the maps of those named. Where
-    # it would keep none, and fail, the last one is what a reader expects.
-    outputs = sorted({i for i in out_indices if 0 <= i < depth}) or [depth - 1]
-    if kwargs.pop('use_simple_fpn', True) or (
-        # These make all levels from the last output whatever the option is.
-        with_fpn and branch_config in (deit_branch, beit_branch)
-    ):
-        outputs = outputs[-1:]
-    if with_fpn and len(outputs) not in (1, 4):
-        raise ValueError(
-            f'out_indices={out_indices} with depth={depth} give the maps of blocks '
-            f'{outputs}: expected one or four for a pyramid (with_fpn=True)'
-        )
-    require_values(kwargs, output_dtype='float32', with_final_norm=False)
-    kwargs.setdefault('pretrain_img_size', 224)
-    kwargs['img_size'] = kwargs['pretrain_img_size']
-    branch = branch_config(kwargs, outputs[-1] + 1)
-    patch_size = branch['patch_size']
-    strides = _pyramid_strides(patch_size) if with_fpn else [patch_size] * len(outputs)
-    config = dict(type='ViTPyramid', branch=branch, out_strides=strides, norm='LN')
-    if len(outputs) > 1:
-        config['out_blocks'] = outputs
-    return config
-
-
-def _single_convnext_config(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Config of a published ``ConvNextHFWrapper`` as a backbone of its own."""
-    single = kwargs.pop('single_branch', False)
-    if not single:
-        raise ValueError(
-            f'single_branch={single}: the published ConvNeXt runs on its own with '
-            'single_branch=True only'
-        )
-    require_values(kwargs, with_simple_fpn=False)
-    kwargs['img_size'] = pop_required(kwargs, 'real_size')
-    branch = convnext_branch(kwargs)
-    last_blocks = {s: block for block, s in enumerate(convnext_strides(branch['arch']))}
-    return dict(
-        type='ViTPyramid',
-        branch=branch,
-        out_strides=list(last_blocks),
-        out_blocks=list(last_blocks.values()),
-    )
-
-
 def _strides(
     branch: Mapping[str, Any], outputs: Sequence[int], regular: bool
 ) -> list[float]:
@@ -259,15 +197,7 @@ def _strides(
                 'only; set with_simple_fpn=False and out_interaction_indexes'
             )
         return [branch['downsample_ratios'][block] for block in outputs]
-    return _pyramid_strides(branch.get('patch_size', 16))
-
-
-def _pyramid_strides(patch_size: int) -> list[float]:
-    """Strides of the published pyramid: the patch over 4, 2, 1 and 1/2."""
-    return [
-        patch_size * ratio if patch_size % 4 else int(patch_size * ratio)
-        for ratio in (0.25, 0.5, 1, 2)
-    ]
+    return pyramid_strides(branch.get('patch_size', 16))
 
 
 def _group_ends(indexes: Sequence[Sequence[int]]) -> list[int]:
@@ -293,24 +223,6 @@ NETWORK_KINDS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
     'det.PIIPTwoBranch': lambda kwargs, _: piip_config(kwargs, 2, _deit_or_internvit),
     'det.PIIPThreeBranch': lambda kwargs, _: piip_config(kwargs, 3, _branch_by_name),
     'det.PIIPFourBranch': _four_branch_config,
-    'det.vit_models': lambda kwargs, _: _single_config(kwargs, deit_branch, VIT_DEPTH),
-    'det.InternViT6B': lambda kwargs, _: _single_config(
-        kwargs, internvit_branch, INTERNVIT_DEPTH
-    ),
-    'det.BEiT': lambda kwargs, _: _single_config(kwargs, beit_branch, VIT_DEPTH),
-    # It runs all blocks and returns tokens, which come out as a map here.
-    'det.UnifiedBertEncoder': lambda kwargs, _: _single_config(
-        {**kwargs, 'out_indices': [kwargs.get('depth', VIT_DEPTH) - 1]},
-        uniperceiver_branch,
-        VIT_DEPTH,
-    ),
-    'det.ConvNextHFWrapper': lambda kwargs, _: _single_convnext_config(kwargs),
     'seg.PIIPTwoBranch': lambda kwargs, _: _seg_config(kwargs, 2),
     'seg.PIIPThreeBranch': lambda kwargs, _: _seg_three_branch_config(kwargs),
-    'seg.vit_models': lambda kwargs, _: _single_config(kwargs, deit_branch, VIT_DEPTH),
-    'seg.InternViT6B': lambda kwargs, _: _single_config(
-        {**kwargs, 'pretrain_img_size': kwargs.get('img_size', 224)},
-        internvit_branch,
-        INTERNVIT_DEPTH,
-    ),
 }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from piip_mm.weights.pretrained import load_pretrained
 from piip_mm.weights.rename import Rule
@@ -24,10 +26,16 @@ class Branch(BaseModule):
     ``dims[i]`` and one token covers ``strides[i]`` pixels. P prefix tokens (class and
     register tokens) may precede them; they pass through the blocks and nowhere else.
 
+    A subclass builds the parts of its embedding and ``blocks``, calls
+    :meth:`freeze_stages`, and defines :meth:`embed` and :meth:`run`.
+
     Attributes:
+        blocks: The blocks, in the order in which they are run.
+        embedding: Names of the modules and parameters that make up the embedding.
         num_prefix_tokens: P.
         has_cls_token: Whether the first prefix token is a class token.
-        has_layers: Whether :meth:`get_layer_depth` distinguishes the blocks.
+        has_layers: Whether :meth:`get_layer_depth` distinguishes the blocks; otherwise
+            all parameters belong to the last layer.
         weights_title: Name of the family in messages about weights.
         optional_weights: Pattern of own names that a pretrained file may lack, or may
             contain although the branch does not have them.
@@ -37,7 +45,7 @@ class Branch(BaseModule):
             first branch's ``img_size`` matters.
         dims: Width after each block.
         strides: Stride in pixels after each block.
-        min_size: Smallest side of an image in pixels.
+        with_cp: Recompute blocks in the backward pass to save memory.
         frozen_stages: -1 trains everything, 0 freezes the embedding, k the embedding and
             the first k blocks.
         init_cfg: MMEngine's initialisation config; ``dict(type='Pretrained',
@@ -45,9 +53,12 @@ class Branch(BaseModule):
             :func:`piip_mm.weights.pretrained.load_pretrained`.
 
     Raises:
-        ValueError: If ``img_size`` is below ``min_size`` or ``frozen_stages`` out of
+        ValueError: If ``img_size`` does not give a token or ``frozen_stages`` is out of
             range.
     """
+
+    blocks: nn.ModuleList
+    embedding: tuple[str, ...] = ('patch_embed',)
 
     num_prefix_tokens = 0
     has_cls_token = False
@@ -61,17 +72,17 @@ class Branch(BaseModule):
         img_size: int,
         dims: tuple[int, ...],
         strides: tuple[int, ...],
-        min_size: int,
+        with_cp: bool = False,
         frozen_stages: int = -1,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         check_int('img_size', img_size)
         check_int('frozen_stages', frozen_stages, minimum=-1)
-        if img_size < min_size:
+        if img_size < strides[-1]:
             raise ValueError(
-                f'img_size {img_size} is smaller than one patch of {min_size} pixels; '
-                f'use at least {min_size}'
+                f'img_size {img_size} is smaller than one patch of {strides[-1]} pixels; '
+                f'use at least {strides[-1]}'
             )
         if frozen_stages > len(dims):
             raise ValueError(
@@ -81,13 +92,18 @@ class Branch(BaseModule):
         self.img_size = img_size
         self.dims = dims
         self.strides = strides
-        self.min_size = min_size
+        self.with_cp = with_cp
         self.frozen_stages = frozen_stages
 
     @property
     def depth(self) -> int:
         """Number of blocks."""
         return len(self.dims)
+
+    @property
+    def min_size(self) -> int:
+        """Smallest side in pixels of an image that gives a token after the last block."""
+        return self.strides[-1]
 
     @abstractmethod
     def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
@@ -99,11 +115,19 @@ class Branch(BaseModule):
     ) -> tuple[Tensor, tuple[int, int]]:
         """Run blocks ``start`` to ``stop - 1``; tokens and grid may change shape."""
 
-    @abstractmethod
+    def run_block(self, block: Callable[..., Tensor], *args: Any) -> Tensor:
+        """Run a block, with its activations recomputed in the backward pass if
+        ``with_cp`` is set."""
+        if self.with_cp and torch.is_grad_enabled():
+            return checkpoint(block, *args, use_reentrant=False)
+        return block(*args)
+
     def stage_modules(self, stage: int) -> list[nn.Module | nn.Parameter]:
         """What belongs to the embedding (stage 0) or to block ``stage - 1``."""
+        if stage == 0:
+            return [getattr(self, name) for name in self.embedding]
+        return [self.blocks[stage - 1]]
 
-    @abstractmethod
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Layer of a parameter for layer-wise learning-rate decay.
 
@@ -115,6 +139,24 @@ class Branch(BaseModule):
             Layer id and number of layers: 0 for the embedding, i + 1 for block i, and
             ``depth + 1`` for anything after the blocks; there are ``depth + 2`` layers.
         """
+        num_layers = self.depth + 2
+        name = param_name.removeprefix(prefix)
+        if self.has_layers and name.startswith(self.embedding):
+            return 0, num_layers
+        if self.has_layers and name.startswith('blocks.'):
+            return int(name.split('.')[1]) + 1, num_layers
+        return num_layers - 1, num_layers
+
+    def truncate(self, depth: int) -> None:
+        """Remove all but the first ``depth`` blocks."""
+        self.dims = self.dims[:depth]
+        self.strides = self.strides[:depth]
+        self.frozen_stages = min(self.frozen_stages, depth)
+        self.delete_blocks(depth)
+
+    def delete_blocks(self, start: int) -> None:
+        """Delete the modules of the blocks from ``start`` on."""
+        del self.blocks[start:]
 
     def weight_rules(self) -> Sequence[Rule]:
         """Rules from names in pretrained files and published checkpoints to own names.
@@ -161,12 +203,6 @@ class Branch(BaseModule):
             self._is_init = True
         else:
             super().init_weights()
-
-    def truncate(self, depth: int) -> None:
-        """Keep only the first ``depth`` blocks; a subclass removes the modules."""
-        self.dims = self.dims[:depth]
-        self.strides = self.strides[:depth]
-        self.frozen_stages = min(self.frozen_stages, depth)
 
     def freeze_stages(self) -> None:
         """Freeze the first ``frozen_stages``; a subclass calls this at the end of its

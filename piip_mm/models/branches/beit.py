@@ -110,11 +110,9 @@ class PIIPBEiT(PlainBranch):
         self.build_blocks(geometry, attention)
 
     def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """See :meth:`Branch.embed`."""
         return self.embed_patches(image)
 
     def weight_rules(self) -> Sequence[Rule]:
-        """See :meth:`Branch.weight_rules`."""
         return _WEIGHT_RULES
 
     def prepare_weights(self, weights: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-import torch
 from mmengine.registry import MODELS
 from timm.models.convnext import ConvNeXt, ConvNeXtStage
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from piip_mm.weights.rename import Rule, rename
 
@@ -124,6 +122,7 @@ class PIIPConvNeXt(Branch):
         ValueError: If an option is unknown or out of range.
     """
 
+    embedding = ('stem',)
     has_layers = False
     weights_title = 'ConvNeXt (Hugging Face, timm, the original release)'
     optional_weights = r'blocks\.\d+\.gamma'
@@ -147,12 +146,11 @@ class PIIPConvNeXt(Branch):
             img_size=img_size,
             dims=geometry.widths,
             strides=geometry.strides,
-            min_size=geometry.strides[-1],
+            with_cp=with_cp,
             frozen_stages=frozen_stages,
             init_cfg=init_cfg,
         )
         self.arch = geometry
-        self.with_cp = with_cp
         network = ConvNeXt(
             in_chans=in_channels,
             num_classes=0,
@@ -172,7 +170,6 @@ class PIIPConvNeXt(Branch):
         self.freeze_stages()
 
     def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """See :meth:`Branch.embed`."""
         dtype = next(self.stem.parameters()).dtype
         return _to_tokens(self.stem(image.to(dtype)))
 
@@ -182,10 +179,7 @@ class PIIPConvNeXt(Branch):
         """See :meth:`Branch.run`; the width may change too."""
         x_BCHW = tokens.transpose(1, 2).unflatten(2, grid)
         for block in self.blocks[start:stop]:
-            if self.with_cp and torch.is_grad_enabled():
-                x_BCHW = checkpoint(block, x_BCHW, use_reentrant=False)
-            else:
-                x_BCHW = block(x_BCHW)
+            x_BCHW = self.run_block(block, x_BCHW)
         return _to_tokens(x_BCHW)
 
     def weight_rules(self) -> Sequence[Rule]:
@@ -222,21 +216,6 @@ class PIIPConvNeXt(Branch):
             (r'stages\.([0-3])\.(?:blocks\.)?(\d+)\.(.+)', block),
             (rf'{_HF}layernorm\..+|(?:classifier|norm|norm_pre|head)\..+', None),
         ]
-
-    def truncate(self, depth: int) -> None:
-        """See :meth:`Branch.truncate`."""
-        super().truncate(depth)
-        del self.blocks[depth:]
-        self.min_size = self.strides[-1]
-
-    def stage_modules(self, stage: int) -> list[nn.Module | nn.Parameter]:
-        """See :meth:`Branch.stage_modules`."""
-        return [self.stem if stage == 0 else self.blocks[stage - 1]]
-
-    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """The top layer id for every parameter, see :meth:`Branch.get_layer_depth`."""
-        num_layers = self.depth + 2
-        return num_layers - 1, num_layers
 
 
 def _to_tokens(x_BCHW: Tensor) -> tuple[Tensor, tuple[int, int]]:

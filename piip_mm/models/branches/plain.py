@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from piip_mm.weights.resize import resize_kernel
 
@@ -52,10 +50,6 @@ class PlainBranch(Branch):
             number of blocks.
     """
 
-    #: Names of the parts of the embedding.
-    embedding: tuple[str, ...] = ('patch_embed',)
-    blocks: nn.ModuleList
-
     def __init__(
         self,
         geometry: PlainArch,
@@ -79,7 +73,7 @@ class PlainBranch(Branch):
             img_size=img_size,
             dims=(dims,) * depth,
             strides=(patch_size,) * depth,
-            min_size=patch_size,
+            with_cp=with_cp,
             frozen_stages=frozen_stages,
             init_cfg=init_cfg,
         )
@@ -92,7 +86,6 @@ class PlainBranch(Branch):
         self.windows = windows_of_blocks(window_size, global_attn_indexes, depth)
         self.drop_path_rates = drop_path_rates(drop_path_rate, depth, drop_path_schedule)
         self.mlp_act = mlp_act
-        self.with_cp = with_cp
         self.patch_embed = nn.Conv2d(in_channels, dims, patch_size, patch_size)
         # Initialised as the linear layer on flattened patches that it is.
         nn.init.xavier_uniform_(self.patch_embed.weight.detach().flatten(1))
@@ -139,12 +132,8 @@ class PlainBranch(Branch):
     def run(
         self, tokens: Tensor, grid: tuple[int, int], start: int, stop: int
     ) -> tuple[Tensor, tuple[int, int]]:
-        """See :meth:`Branch.run`."""
         for block in self.blocks[start:stop]:
-            if self.with_cp and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, grid, use_reentrant=False)
-            else:
-                tokens = block(tokens, grid)
+            tokens = self.run_block(block, tokens, grid)
         return tokens, grid
 
     def fit_weight(self, name: str, tensor: Tensor) -> Tensor:
@@ -153,27 +142,6 @@ class PlainBranch(Branch):
             height, width = self.patch_embed.weight.shape[2:]
             return resize_kernel(tensor, (height, width))
         return tensor
-
-    def truncate(self, depth: int) -> None:
-        """See :meth:`Branch.truncate`."""
-        super().truncate(depth)
-        del self.blocks[depth:]
-
-    def stage_modules(self, stage: int) -> list[nn.Module | nn.Parameter]:
-        """See :meth:`Branch.stage_modules`."""
-        if stage == 0:
-            return [getattr(self, name) for name in self.embedding]
-        return [self.blocks[stage - 1]]
-
-    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """See :meth:`Branch.get_layer_depth`."""
-        num_layers = self.depth + 2
-        name = param_name.removeprefix(prefix)
-        if name.startswith(self.embedding):
-            return 0, num_layers
-        if name.startswith('blocks.'):
-            return int(name.split('.')[1]) + 1, num_layers
-        return num_layers - 1, num_layers
 
 
 def drop_path_rates(rate: float, depth: int, schedule: str) -> list[float]:

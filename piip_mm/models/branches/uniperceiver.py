@@ -114,14 +114,12 @@ class PIIPUniPerceiver(PlainBranch):
         )
 
     def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """See :meth:`Branch.embed`."""
         tokens, grid = self.embed_patches(image)
         spatial = resize_rows(self.spatial_pos_embed[None], self.pos_grid, grid)
         positions = spatial + self.temporal_pos_embed[0]
         return self.embed_norm(tokens + positions.to(tokens.dtype)), grid
 
     def weight_rules(self) -> Sequence[Rule]:
-        """See :meth:`Branch.weight_rules`."""
         return _WEIGHT_RULES
 
     def fit_weight(self, name: str, tensor: Tensor) -> Tensor:

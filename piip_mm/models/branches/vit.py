@@ -192,7 +192,6 @@ class PIIPViT(PlainBranch):
         self.build_blocks(geometry, attention, norm=geometry.norm, norm_eps=_EPS)
 
     def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """See :meth:`Branch.embed`."""
         tokens, grid = self.embed_patches(image)
         num_rows = self.pos_grid[0] * self.pos_grid[1]
         rows = resize_rows(self.pos_embed[:, -num_rows:], self.pos_grid, grid)
@@ -206,7 +205,6 @@ class PIIPViT(PlainBranch):
         return tokens, grid
 
     def weight_rules(self) -> Sequence[Rule]:
-        """See :meth:`Branch.weight_rules`."""
         return _WEIGHT_RULES
 
     def fit_weight(self, name: str, tensor: Tensor) -> Tensor:

@@ -68,11 +68,9 @@ class PlainAdapter(Adapter):
 
     @property
     def num_prefix_tokens(self) -> int:
-        """See :class:`Adapter`."""
         return self.net.num_prefix_tokens
 
     def embed(self, image: Tensor) -> Tokens:
-        """See :class:`Adapter`."""
         ratio = self.net.patch_embed.feat_ratio(as_scalar=False)
         x_BHWC = self.net.patch_embed(crop(image, ratio))
         tokens = self.add_positions(x_BHWC)
@@ -85,7 +83,6 @@ class PlainAdapter(Adapter):
     def run(
         self, tokens: Tensor, grid: tuple[int, int], start: int, stop: int, call: Call
     ) -> Tokens:
-        """See :class:`Adapter`."""
         for block in self.net.blocks[start:stop]:
             tokens = call(block, tokens)
         return tokens, grid
@@ -104,13 +101,11 @@ class EvaAdapter(PlainAdapter):
             net.rope.aug_active = False
 
     def add_positions(self, x_BHWC: Tensor) -> Tensor:
-        """See :class:`PlainAdapter`."""
         return self.net._pos_embed(x_BHWC)[0]
 
     def run(
         self, tokens: Tensor, grid: tuple[int, int], start: int, stop: int, call: Call
     ) -> Tokens:
-        """See :class:`Adapter`."""
         net = self.net
         rope: Any = None if net.rope is None else net.rope.get_embed(shape=grid)
         for index in range(start, stop):

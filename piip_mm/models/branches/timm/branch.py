@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
@@ -12,7 +12,6 @@ import torch
 from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from piip_mm.weights.rename import Rule
 from piip_mm.weights.source import check_timm_model
@@ -95,7 +94,7 @@ class PIIPTimm(Branch):
             img_size=img_size,
             dims=dims,
             strides=strides,
-            min_size=strides[-1],
+            with_cp=with_cp,
             frozen_stages=frozen_stages,
             init_cfg=init_cfg,
         )
@@ -103,26 +102,19 @@ class PIIPTimm(Branch):
         self.weights_title = f'timm model {model}'
         #: What timm built the model with.
         self.options = options
-        self.with_cp = with_cp
         self.net, self.adapter = build()
         self.num_prefix_tokens = self.adapter.num_prefix_tokens
         self.has_cls_token = getattr(self.net, 'cls_token', None) is not None
         self.freeze_stages()
 
     def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """See :meth:`Branch.embed`."""
         return self.adapter.embed(image.to(next(self.net.parameters()).dtype))
 
     def run(
         self, tokens: Tensor, grid: tuple[int, int], start: int, stop: int
     ) -> tuple[Tensor, tuple[int, int]]:
         """See :meth:`Branch.run`; hierarchical models change grid and width."""
-        return self.adapter.run(tokens, grid, start, stop, self._call)
-
-    def _call(self, block: Callable[..., Tensor], *args: Any) -> Tensor:
-        if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(block, *args, use_reentrant=False)
-        return block(*args)
+        return self.adapter.run(tokens, grid, start, stop, self.run_block)
 
     def weight_rules(self) -> Sequence[Rule]:
         """See :meth:`Branch.weight_rules`; parts of timm's model that the branch does not
@@ -153,14 +145,10 @@ class PIIPTimm(Branch):
                 )
         return converted
 
-    def truncate(self, depth: int) -> None:
-        """See :meth:`Branch.truncate`."""
-        super().truncate(depth)
-        self.adapter.truncate(depth)
-        self.min_size = self.strides[-1]
+    def delete_blocks(self, start: int) -> None:
+        self.adapter.truncate(start)
 
     def stage_modules(self, stage: int) -> list[nn.Module | nn.Parameter]:
-        """See :meth:`Branch.stage_modules`."""
         if stage:
             names = self.adapter.blocks()[stage - 1]
             return [self.net.get_submodule(name) for name in names]
@@ -172,7 +160,6 @@ class PIIPTimm(Branch):
         return [*parts, *self.net.parameters(recurse=False)]
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """See :meth:`Branch.get_layer_depth`."""
         name = param_name.removeprefix(prefix).removeprefix('net.')
         for index, modules in enumerate(self.adapter.blocks()):
             if name.startswith(tuple(f'{module}.' for module in modules)):

@@ -25,7 +25,6 @@ class HieraAdapter(Adapter):
     """
 
     def embed(self, image: Tensor) -> Tokens:
-        """See :class:`Adapter`."""
         net = self.net
         strides = zip(net.patch_stride, net.mask_unit_size, strict=True)
         image = resize_to_multiple(image, [stride * unit for stride, unit in strides])
@@ -76,7 +75,6 @@ class HieraDetAdapter(MapAdapter):
         super().__init__(net, root='blocks', channels_last=True, split=False)
 
     def embed(self, image: Tensor) -> Tokens:
-        """See :class:`Adapter`."""
         stride = 2 ** (len(self.net.stage_ends) + 1)
         image = resize_to_multiple(image, (stride, stride))
         return self.to_tokens(self.net._pos_embed(self.net.patch_embed(image)))

@@ -39,7 +39,6 @@ class MapAdapter(Adapter):
         self.split = split
 
     def blocks(self) -> list[tuple[str, ...]]:
-        """See :class:`Adapter`."""
         if not self.split:
             return super().blocks()
         return [
@@ -49,7 +48,6 @@ class MapAdapter(Adapter):
         ]
 
     def truncate(self, depth: int) -> None:
-        """See :class:`Adapter`."""
         if not self.split:
             super().truncate(depth)
             return
@@ -62,7 +60,6 @@ class MapAdapter(Adapter):
                 return
 
     def embed(self, image: Tensor) -> Tokens:
-        """See :class:`Adapter`."""
         for name in self.stem:
             image = getattr(self.net, name)(image)
         return self.to_tokens(image)
@@ -103,11 +100,9 @@ class SwinAdapter(MapAdapter):
         super().__init__(net, stem=('patch_embed',), root='layers', channels_last=True)
 
     def embed(self, image: Tensor) -> Tokens:
-        """See :class:`Adapter`."""
         return super().embed(crop(image, self.net.patch_embed.patch_size))
 
     def function_of(self, module: nn.Module) -> Callable[[Tensor], Tensor]:
-        """See :class:`MapAdapter`."""
         if not hasattr(module, 'target_shift_size'):
             return module
 
