@@ -34,7 +34,7 @@ $(1): work_dirs/$(notdir $(2))/tested
 	@echo 'Next: "Train and test" and "Your own data" in README.md'
 
 $(3)/shapes.json: | env
-	$(PY) -m piip_mm.datasets.shapes --layout $(4) --out $(3)
+	$(PY) tools/misc/make_shapes.py --layout $(4) --out $(3)
 
 work_dirs/$(notdir $(2))/trained: $(3)/shapes.json | env
 	$(PY) tools/train.py $(2).py --resume
@@ -67,4 +67,5 @@ format: env
 clean:
 	rm -rf work_dirs/piip_tiny_maskrcnn_shapes work_dirs/piip_tiny_upernet_shapes \
 	    work_dirs/piip_tiny_shapes work_dirs/piip_tiny_dino_shapes \
-	    work_dirs/piip_tiny_cascade_shapes data/shapes data/shapes_seg data/shapes_cls
+	    work_dirs/piip_tiny_cascade_shapes data/shapes data/shapes_seg data/shapes_cls \
+	    data/.shapes*.partial

@@ -149,12 +149,12 @@ BASES = Path(__file__).parents[1] / 'configs'
                 for split in ('training', 'validation')
                 for kind in ('images', 'annotations')
             ],
-            '`python -m piip_mm.datasets.shapes --layout ade20k --out data/shapes_seg`',
+            '`python tools/misc/make_shapes.py --layout ade20k --out data/shapes_seg`',
         ),
         (
             'cls/_base_/datasets/shapes_classification.py',
             ['data/shapes_cls/train', 'data/shapes_cls/val'],
-            '`python -m piip_mm.datasets.shapes --layout imagenet --out data/shapes_cls`',
+            '`python tools/misc/make_shapes.py --layout imagenet --out data/shapes_cls`',
         ),
     ],
 )

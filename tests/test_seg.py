@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import golden
+import make_shapes
 import mmseg
 import pytest
 import recipes
@@ -18,7 +19,6 @@ from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope
 from mmengine.runner import Runner
 
 from piip_mm.analysis import Count, count_backbone, total
-from piip_mm.datasets.shapes import generate_shapes
 from piip_mm.published.checkpoints import convert_published, is_published
 from piip_mm.weights.report import compare
 
@@ -450,7 +450,8 @@ def evaluated(model):
 def batch(tmp_path_factory):
     """A batch from the example's data loader."""
     root = tmp_path_factory.mktemp('data') / 'shapes_seg'
-    generate_shapes(root, layout='ade20k', train=2, val=1)
+    counts = ['--train', '2', '--val', '1']
+    make_shapes.main(['--layout', 'ade20k', '--out', str(root), *counts])
     loader = zoo.load(TINY).train_dataloader
     loader.update(batch_size=2, num_workers=0, persistent_workers=False)
     loader.dataset.data_root = str(root)

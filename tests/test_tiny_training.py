@@ -4,6 +4,7 @@ import copy
 import math
 from functools import partial
 
+import make_shapes
 import pytest
 import torch
 import zoo
@@ -11,8 +12,6 @@ from mmcv.ops import MultiScaleDeformableAttention
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner, set_random_seed
-
-from piip_mm.datasets.shapes import generate_shapes
 
 HEADS = {
     'Mask R-CNN': 'det/piip_tiny_maskrcnn_shapes.py',
@@ -68,7 +67,8 @@ PYRAMIDS = {
 def shapes(tmp_path_factory):
     """Folder of a few images of the example data set."""
     out = tmp_path_factory.mktemp('data') / 'shapes'
-    generate_shapes(out, train=4, val=2, size=(SIZE, SIZE))
+    options = f'--train 4 --val 2 --size {SIZE} {SIZE}'.split()
+    make_shapes.main(['--out', str(out), *options])
     return f'{out}/'
 
 

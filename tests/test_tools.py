@@ -12,12 +12,12 @@ from pathlib import Path
 
 import cv2
 import golden
+import make_shapes
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
 
-from piip_mm.datasets.shapes import generate_shapes
 from piip_mm.engine import launch, options, tta
 from piip_mm.published import migrate_config
 
@@ -386,11 +386,16 @@ def test_scripts_say_what_they_need(name, echo):
 # --- From start to end ----------------------------------------------------------------
 
 
+def make_data(out, layout, train, val):
+    counts = f'--train {train} --val {val}'.split()
+    make_shapes.main(['--layout', layout, '--out', str(out), *counts])
+
+
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
     """A directory with four images and a model trained on them for one epoch."""
     cwd = tmp_path_factory.mktemp('run')
-    generate_shapes(cwd / 'data/shapes', train=4, val=2)
+    make_data(cwd / 'data/shapes', 'coco', 4, 2)
     result = run('train.py', TINY, '--work-dir', 'work', *OPTIONS, cwd=cwd)
     assert result.returncode == 0, result.stderr
     return cwd
@@ -602,8 +607,7 @@ def trained_task(request, tmp_path_factory):
     task = request.param
     cwd = tmp_path_factory.mktemp(task)
     write_task_config(task, cwd / 'config.py')
-    layout = LAYOUT[task]
-    generate_shapes(cwd / f'data/shapes_{task}', layout=layout, train=4, val=3)
+    make_data(cwd / f'data/shapes_{task}', LAYOUT[task], 4, 3)
     result = run('train.py', 'config.py', '--work-dir', 'work', cwd=cwd)
     assert result.returncode == 0, result.stderr
     return cwd, task
@@ -691,7 +695,7 @@ def test_missing_images_of_classes_stop_early(tmp_path):
 
 def test_another_number_of_classes_stops_early(tmp_path):
     write_task_config('seg', tmp_path / 'config.py')
-    generate_shapes(tmp_path / 'data/shapes_seg', layout='ade20k', train=1, val=1)
+    make_data(tmp_path / 'data/shapes_seg', 'ade20k', 1, 1)
     wrong = 'model.decode_head.num_classes=150'
     result = run('train.py', 'config.py', '--cfg-options', wrong, cwd=tmp_path)
     assert result.returncode == 1
@@ -705,7 +709,7 @@ def test_another_number_of_classes_stops_early(tmp_path):
 def test_a_label_that_is_no_class_names_its_file(tmp_path):
     write_task_config('seg', tmp_path / 'config.py')
     root = tmp_path / 'data/shapes_seg'
-    generate_shapes(root, layout='ade20k', train=1, val=1)
+    make_data(root, 'ade20k', 1, 1)
     path = root / 'annotations/training/000001.png'
     labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     labels[:2, :3] = 9

@@ -4,9 +4,8 @@ data_root = 'data/shapes_cls/'
 # Shown by the tools when files are missing.
 data_help = (
     'The example data set is drawn in less than a minute by '
-    '`python -m piip_mm.datasets.shapes --layout imagenet --out data/shapes_cls`.'
+    '`python tools/misc/make_shapes.py --layout imagenet --out data/shapes_cls`.'
 )
-# Equal to those of piip_mm.datasets.SHAPES_METAINFO.
 metainfo = dict(classes=('disc', 'square', 'triangle'))
 
 # The size at which the images are generated.

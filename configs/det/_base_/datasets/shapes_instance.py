@@ -4,9 +4,8 @@ data_root = 'data/shapes/'
 # Shown by the tools when files are missing.
 data_help = (
     'The example data set is drawn in less than a minute by '
-    '`python -m piip_mm.datasets.shapes --out data/shapes`.'
+    '`python tools/misc/make_shapes.py --out data/shapes`.'
 )
-# Equal to piip_mm.datasets.SHAPES_METAINFO.
 metainfo = dict(
     classes=('disc', 'square', 'triangle'),
     palette=[(230, 70, 60), (40, 130, 235), (35, 175, 80)],

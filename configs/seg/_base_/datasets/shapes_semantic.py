@@ -4,9 +4,8 @@ data_root = 'data/shapes_seg/'
 # Shown by the tools when files are missing.
 data_help = (
     'The example data set is drawn in less than a minute by '
-    '`python -m piip_mm.datasets.shapes --layout ade20k --out data/shapes_seg`.'
+    '`python tools/misc/make_shapes.py --layout ade20k --out data/shapes_seg`.'
 )
-# Equal to piip_mm.datasets.SEMANTIC_METAINFO.
 metainfo = dict(
     classes=('background', 'disc', 'square', 'triangle'),
     palette=[(120, 120, 120), (230, 70, 60), (40, 130, 235), (35, 175, 80)],
