@@ -12,8 +12,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 
-from piip_mm.engine import CheckLabelMap, check_classes
-from piip_mm.engine.class_check import check_dataset
+from piip_mm.engine import check_classes
+from piip_mm.engine.class_check import check_dataset, check_label_map
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 #: How each codebase calls the images below a data set's root.
@@ -271,10 +271,9 @@ def results(labels, reduced=False):
 
 
 def test_sound_label_maps_pass():
-    check = CheckLabelMap(num_classes=3)
     found = results([[0, 1, 2], [255, 2, 0]])
-    assert check(found) is found
-    CheckLabelMap(num_classes=3, ignore_index=9)(results([[0, 9]]))
+    assert check_label_map(found, 3) is found
+    check_label_map(results([[0, 9]]), 3, ignore_index=9)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +295,7 @@ def test_sound_label_maps_pass():
 )
 def test_labels_that_are_no_classes(labels, reduced, message):
     with pytest.raises(ValueError, match=message):
-        CheckLabelMap(num_classes=3)(results(labels, reduced))
+        check_label_map(results(labels, reduced), 3)
 
 
 def test_every_segmentation_pipeline_is_checked():
@@ -307,10 +306,10 @@ def test_every_segmentation_pipeline_is_checked():
         check_dataset(dataset, model, name)
         steps = dataset.pipeline.transforms
         names = [type(step).__name__ for step in steps]
-        assert names[names.index('LoadAnnotations') + 1] == 'CheckLabelMap'
-        assert names.count('CheckLabelMap') == 1
-        check = steps[names.index('CheckLabelMap')]
-        assert (check.num_classes, check.ignore_index) == (4, 255)
+        assert names.count('partial') == 1
+        check = steps[names.index('LoadAnnotations') + 1]
+        assert check.func is check_label_map
+        assert check.keywords == dict(num_classes=4, ignore_index=255)
 
 
 def as_options(dataset):

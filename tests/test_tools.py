@@ -526,7 +526,10 @@ NORMALISATION = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]
 
 
 def write_task_config(task, path):
-    """A config on the shapes: two small branches, heads of mmseg and mmpretrain."""
+    """A config on the shapes: two small branches, heads of mmseg and mmpretrain.
+
+    The auxiliary head of the segmentor finds boundaries.
+    """
     branches = [
         dict(
             type='PIIPViT',
@@ -553,7 +556,15 @@ def write_task_config(task, path):
             num_classes=4,
         )
         preprocessor = dict(type='SegDataPreProcessor', bgr_to_rgb=True, size=(160, 160))
-        model = dict(type='EncoderDecoder', decode_head=head, test_cfg=dict(mode='whole'))
+        boundaries = dict(
+            head, type='STDCHead', num_classes=2, boundary_threshold=0.1, channels=8
+        )
+        model = dict(
+            type='EncoderDecoder',
+            decode_head=head,
+            auxiliary_head=[boundaries],
+            test_cfg=dict(mode='whole'),
+        )
         train_cfg = dict(type='IterBasedTrainLoop', max_iters=2, val_interval=2)
     else:
         head = dict(type='LinearClsHead', in_channels=32, num_classes=3, topk=(1,))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
+from functools import partial
 from typing import Any
 
 import numpy as np
-from mmcv.transforms import BaseTransform
-from mmengine.registry import TRANSFORMS
 from mmengine.runner import Runner
 
 from .data_check import LOADERS, walk
@@ -24,12 +23,12 @@ def check_classes(runner: Runner, task: str) -> None:
     is not the data set's (boundaries, things only), and mmdet's leaves out tests.
 
     Args:
-        runner: A runner whose model is described by its config.
+        runner: A runner whose config describes the model.
         task: 'train' (trains and validates) or 'test'.
 
     Raises:
-        ValueError: If mmpretrain finds another number of folders than of classes, or see
-            :func:`check_dataset`.
+        ValueError: See :func:`check_dataset`; or if mmpretrain finds another number of
+            folders than of classes.
     """
     cfg = runner.cfg
     for name in LOADERS[task]:
@@ -45,9 +44,9 @@ def check_classes(runner: Runner, task: str) -> None:
 
 
 def check_dataset(dataset: Any, model: Any, loader: str) -> None:
-    """Compare the classes of a data set with the heads of a model and with its labels.
+    """Compare the classes of a data set with a model and with its labels.
 
-    Label maps are checked when they are loaded, see :class:`CheckLabelMap`. Data sets
+    Label maps are checked when they are loaded, see :func:`check_label_map`. Data sets
     that have no classes, or are panoptic, pass: some heads know the things only.
 
     Args:
@@ -86,23 +85,14 @@ def check_dataset(dataset: Any, model: Any, loader: str) -> None:
             'classes of the data set with its metainfo=dict(classes=...)'
         )
     if hasattr(dataset, 'get_gt_labels') and dataset.ann_file:
-        labels: set[int] = set()
-        for index in range(len(dataset)):
-            # One, several, or none where images are not labelled.
-            labels.update(np.ravel(dataset.get_data_info(index).get('gt_label', [])))
-        wrong = sorted(int(label) for label in labels if not 0 <= label < num_classes)
-        if wrong:
-            raise ValueError(
-                f'{dataset.ann_file} has the label(s) {wrong[:_NUM_SHOWN]}, but {what}: '
-                f'expected 0 to {num_classes - 1}. Correct the file, or the classes in '
-                'the metainfo of the data set and num_classes of the model'
-            )
+        _check_labels(dataset, num_classes, what)
     if hasattr(dataset, 'ignore_index'):
         steps = dataset.pipeline.transforms
-        names = [type(step).__name__ for step in steps]
-        if 'LoadAnnotations' in names:
-            check = CheckLabelMap(num_classes, dataset.ignore_index)
-            steps.insert(names.index('LoadAnnotations') + 1, check)
+        loads = [type(step).__name__ == 'LoadAnnotations' for step in steps]
+        if any(loads):
+            ignore = dict(ignore_index=dataset.ignore_index)
+            check = partial(check_label_map, num_classes=num_classes, **ignore)
+            steps.insert(loads.index(True) + 1, check)
 
 
 def heads_with_classes(model: Any) -> Iterator[tuple[str, MutableMapping[str, Any]]]:
@@ -123,43 +113,47 @@ def _leaves(dataset: Any) -> Iterator[Any]:
         yield dataset
 
 
-@TRANSFORMS.register_module()
-class CheckLabelMap(BaseTransform):
-    """Stops at a label map whose labels are not classes, and names its file.
+def _check_labels(dataset: Any, num_classes: int, what: str) -> None:
+    """Find labels of mmpretrain's data sets that are not classes."""
+    labels: set[int] = set()
+    for index in range(len(dataset)):
+        # One, several, or none where images are not labelled.
+        label = dataset.get_data_info(index).get('gt_label', [])
+        labels.update([label] if isinstance(label, int) else label)
+    wrong = sorted(int(label) for label in labels if not 0 <= label < num_classes)
+    if wrong:
+        raise ValueError(
+            f'{dataset.ann_file} has the label(s) {wrong[:_NUM_SHOWN]}, but {what}: '
+            f'expected 0 to {num_classes - 1}. Correct the file, or the classes in the '
+            'metainfo of the data set and num_classes of the model'
+        )
 
-    Args:
-        num_classes: Labels lie in [0, num_classes).
-        ignore_index: The label of pixels without a class.
+
+def check_label_map(results: dict, num_classes: int, ignore_index: int = 255) -> dict:
+    """Pass on what mmseg has loaded of an image, with a sound label map (H, W).
+
+    Raises:
+        ValueError: If the map has another shape, or labels that are neither below
+            ``num_classes`` nor ``ignore_index``; names its file.
     """
-
-    def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
-        self.num_classes = num_classes
-        self.ignore_index = ignore_index
-
-    def transform(self, results: dict) -> dict:
-        """Pass on ``results`` with a ``gt_seg_map`` (H, W) that is sound.
-
-        Raises:
-            ValueError: If it has another shape, or labels that are not classes.
-        """
-        labels, path = results['gt_seg_map'], results.get('seg_map_path')
-        if labels.ndim != 2:
-            raise ValueError(
-                f'{path} has shape {labels.shape}: expected a label map (H, W), one '
-                'channel with the number of the class of each pixel; colours have to be '
-                'translated to numbers first'
-            )
-        wrong = (labels >= self.num_classes) & (labels != self.ignore_index)
-        if wrong.any():
-            found = np.unique(labels[wrong]).tolist()
-            # Labels are one less than what lies in the file.
-            reduced = results.get('reduce_zero_label', False)
-            raise ValueError(
-                f'{path} has the value(s) {[label + reduced for label in found]} in '
-                f'{int(wrong.sum())} pixels, which are the labels {found}'
-                f'{" (reduce_zero_label)" if reduced else ""}; the data set has '
-                f'{self.num_classes} classes: expected labels below {self.num_classes}, '
-                f'or {self.ignore_index} to ignore a pixel. Correct the file, or the '
-                'classes in the metainfo of the data set and num_classes of the heads'
-            )
-        return results
+    labels, path = results['gt_seg_map'], results.get('seg_map_path')
+    if labels.ndim != 2:
+        raise ValueError(
+            f'{path} has shape {labels.shape}: expected a label map (H, W), one channel '
+            'with the number of the class of each pixel; colours have to be translated '
+            'to numbers first'
+        )
+    wrong = (labels >= num_classes) & (labels != ignore_index)
+    if wrong.any():
+        found = np.unique(labels[wrong]).tolist()
+        # Labels are one less than what lies in the file.
+        reduced = results.get('reduce_zero_label', False)
+        raise ValueError(
+            f'{path} has the value(s) {[label + reduced for label in found]} in '
+            f'{int(wrong.sum())} pixels, which are the labels {found}'
+            f'{" (reduce_zero_label)" if reduced else ""}; the data set has '
+            f'{num_classes} classes: expected labels below {num_classes}, or '
+            f'{ignore_index} to ignore a pixel. Correct the file, or the classes in the '
+            'metainfo of the data set and num_classes of the heads'
+        )
+    return results

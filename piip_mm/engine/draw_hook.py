@@ -17,10 +17,10 @@ from mmengine.visualization import Visualizer
 class DrawPredictionsHook(Hook):
     """Draws every test image with its prediction and its ground truth.
 
-    mmpretrain's hook draws the input of the network with red and blue exchanged,
-    overwrites images of equal names in different folders and stops at augmented tests;
-    mmseg's writes below the run's log only. The arguments are those of mmdet's
-    ``DetVisualizationHook``.
+    mmpretrain's hook draws the input of the network with red and blue exchanged, gives
+    images of equal names in different folders one file, and stops at augmented tests.
+    mmseg's draws right, into ``vis_data/vis_image`` of the directory; this one serves
+    both tasks. Arguments and files are those of mmdet's ``DetVisualizationHook``.
 
     Args:
         draw: Whether to draw at all.
@@ -28,7 +28,6 @@ class DrawPredictionsHook(Hook):
         wait_time: Seconds that a window stays open.
         test_out_dir: Directory of the drawings; a relative one is made below
             ``work_dir/timestamp``. None: left to the visualizer's backends.
-        backend_args: Where MMEngine reads the images from.
     """
 
     def __init__(
@@ -37,12 +36,10 @@ class DrawPredictionsHook(Hook):
         show: bool = False,
         wait_time: float = 0.0,
         test_out_dir: str | None = None,
-        backend_args: dict | None = None,
     ) -> None:
         self.draw = draw
         self.show_options = dict(show=show, wait_time=wait_time)
         self.test_out_dir = test_out_dir
-        self.backend_args = backend_args
 
     def after_test_iter(
         self,
@@ -65,7 +62,6 @@ class DrawPredictionsHook(Hook):
             if self.test_out_dir is not None:
                 folder = Path(runner.work_dir, runner.timestamp, self.test_out_dir)
                 out_file = str((folder / name).with_suffix('.png'))
-            content = get(sample.img_path, self.backend_args)
-            image = mmcv.imfrombytes(content, channel_order='rgb')
+            image = mmcv.imfrombytes(get(sample.img_path), channel_order='rgb')
             options = dict(data_sample=sample, out_file=out_file, **self.show_options)
             draw(name=name, image=image, **options)
