@@ -1,4 +1,4 @@
-"""Tests a trained model: metrics, predictions as a file, drawings."""
+"""Tests a trained model: metrics, predictions as a file, images with predictions."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class DrawPredictionsHook(Hook):
         draw: Whether to draw at all.
         show: Open a window for every image.
         wait_time: Seconds that a window stays open.
-        test_out_dir: Directory of the drawings; a relative one is made below
+        test_out_dir: Directory of the images; a relative one is made below
             ``work_dir/timestamp``. None: left to the visualizer's backends.
     """
 
