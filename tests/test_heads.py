@@ -1,4 +1,4 @@
-"""Classification heads: values, labels, augmentations, errors."""
+"""Classification heads: values, augmentations, errors."""
 
 import subprocess
 import sys
@@ -118,7 +118,9 @@ def test_loss_of_labels():
 
 
 def preprocessor(**kwargs):
-    return MODELS.build(dict(type='PIIPClsDataPreprocessor', num_classes=3, **kwargs))
+    return MODELS.build(
+        dict(type='mmpretrain.ClsDataPreprocessor', num_classes=3, **kwargs)
+    )
 
 
 @pytest.mark.parametrize('augment', ['Mixup', 'CutMix'])
@@ -159,30 +161,6 @@ def test_predictions():
     for sample, score in zip(predicted, scores, strict=True):
         assert torch.equal(sample.pred_score, score)
         assert sample.pred_label.item() == score.argmax()
-
-
-@pytest.mark.parametrize('label', [3, -1])
-def test_label_out_of_range(label):
-    message = rf'label {label} is out of range for num_classes=3: expected 0 to 2'
-    head = PIIPSeparateHead(3, [4])
-    with pytest.raises(ValueError, match=message):
-        head.loss([torch.randn(2, 4)], labelled([0, label]))
-    # Before the labels become scores.
-    data = dict(
-        inputs=torch.zeros(2, 3, 8, 8, dtype=torch.uint8),
-        data_samples=labelled([0, label]),
-    )
-    with pytest.raises(ValueError, match=message):
-        preprocessor(batch_augments=dict(augments=[dict(type='CutMix', alpha=1.0)]))(
-            data, True
-        )
-
-
-def test_scores_of_another_number_of_classes():
-    samples = [DataSample().set_gt_score(torch.tensor([0.5, 0.5]))]
-    message = r'scores of 2 classes \(gt_score\) do not fit num_classes=3'
-    with pytest.raises(ValueError, match=message):
-        PIIPSeparateHead(3, [4]).loss([torch.randn(1, 4)], samples)
 
 
 @pytest.mark.parametrize(

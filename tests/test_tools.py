@@ -7,6 +7,7 @@ import pickle
 import re
 import subprocess
 import sys
+from argparse import Namespace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
 
-from piip_mm.engine import launch, options, tta
+from piip_mm.engine import launch, tta
 from piip_mm.published import migrate_config
 
 ROOT = Path(__file__).parents[1]
@@ -39,13 +40,18 @@ def run(tool, *arguments, cwd):
     )
 
 
-def parse(tool, *arguments, monkeypatch):
-    """What a tool makes of its arguments."""
+def load(tool):
+    """A tool as a module."""
     spec = spec_from_file_location('tool', ROOT / 'tools' / tool)
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def parse(tool, *arguments, monkeypatch):
+    """What a tool makes of its arguments."""
     monkeypatch.setattr(sys, 'argv', [tool, *arguments])
-    return module.parse_args()
+    return load(tool).parse_args()
 
 
 # --- Errors before a run --------------------------------------------------------------
@@ -138,36 +144,42 @@ def test_mmdetection_s_arguments(monkeypatch):
 # --- Switches -------------------------------------------------------------------------
 
 
+def switch(cfg, **arguments):
+    """The config after the switches of tools/train.py."""
+    cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper')) | cfg)
+    arguments = dict(amp=False, auto_scale_lr=False, resume=None) | arguments
+    load('train.py').apply_switches(cfg, Namespace(**arguments))
+    return cfg
+
+
 def test_amp_is_bf16_without_loss_scaling():
-    cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper')))
-    options.enable_amp(cfg)
-    assert cfg.optim_wrapper == dict(
+    assert switch({}, amp=True).optim_wrapper == dict(
         type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.0
     )
 
 
 def test_amp_keeps_what_the_config_says():
-    cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper', dtype='float16')))
-    options.enable_amp(cfg)
-    assert cfg.optim_wrapper.dtype == 'float16'
-    assert cfg.optim_wrapper.loss_scale == 'dynamic'
+    wrapper = dict(type='OptimWrapper', dtype='float16')
+    wrapper = switch(dict(optim_wrapper=wrapper), amp=True).optim_wrapper
+    assert wrapper.dtype == 'float16'
+    assert wrapper.loss_scale == 'dynamic'
 
 
-def test_amp_needs_a_gpu(monkeypatch):
-    monkeypatch.setattr(options, 'get_device', lambda: 'cpu')
+def test_amp_needs_a_gpu():
+    train = load('train.py')
     cfg = Config(dict(optim_wrapper=dict(type='AmpOptimWrapper')))
+    train.get_device = lambda: 'cpu'
     with pytest.raises(ValueError, match=r'AmpOptimWrapper.* needs a GPU.*without --amp'):
-        options.check_amp_device(cfg)
-    monkeypatch.setattr(options, 'get_device', lambda: 'cuda')
-    options.check_amp_device(cfg)
+        train.check_amp_device(cfg)
+    train.get_device = lambda: 'cuda'
+    train.check_amp_device(cfg)
 
 
 def test_auto_scale_lr_needs_the_base_batch_size():
     with pytest.raises(ValueError, match=r'Can not find "auto_scale_lr.base_batch_size"'):
-        options.enable_auto_scale_lr(Config({}))
-    cfg = Config(dict(auto_scale_lr=dict(enable=False, base_batch_size=16)))
-    options.enable_auto_scale_lr(cfg)
-    assert cfg.auto_scale_lr.enable
+        switch({}, auto_scale_lr=True)
+    cfg = dict(auto_scale_lr=dict(enable=False, base_batch_size=16))
+    assert switch(cfg, auto_scale_lr=True).auto_scale_lr.enable
 
 
 @pytest.mark.parametrize(
@@ -175,14 +187,23 @@ def test_auto_scale_lr_needs_the_base_batch_size():
     [(None, False, 'a.pth'), ('auto', True, None), ('b.pth', True, 'b.pth')],
 )
 def test_resume(argument, resume, load_from):
-    cfg = Config(dict(resume=False, load_from='a.pth'))
-    options.set_resume(cfg, argument)
+    cfg = switch(dict(resume=False, load_from='a.pth'), resume=argument)
     assert (cfg.resume, cfg.load_from) == (resume, load_from)
 
 
-def test_show_needs_a_hook():
+def draw(cfg, show_dir=None):
+    cfg = Config(cfg)
+    args = Namespace(show=True, show_dir=show_dir, wait_time=3)
+    load('test.py').enable_drawing(cfg, args)
+    return cfg
+
+
+def test_show_needs_a_hook_and_a_visualizer():
     with pytest.raises(ValueError, match='DetVisualizationHook'):
-        options.enable_visualization(Config({}), show=True, show_dir=None, wait_time=1)
+        draw({})
+    hooks = dict(visualization=dict(type='DetVisualizationHook'))
+    with pytest.raises(ValueError, match="visualizer=.*'SegLocalVisualizer'"):
+        draw(dict(default_hooks=hooks))
 
 
 def test_tta_flips_and_leaves_out_masks():
@@ -194,7 +215,8 @@ def test_tta_flips_and_leaves_out_masks():
     flips, (pack,) = cfg.test_dataloader.dataset.pipeline[-1].transforms
     # The first view is the one that is drawn: without a flip.
     assert [flip.prob for flip in flips] == [0.0, 1.0]
-    assert 'flip_direction' in pack.meta_keys
+    # The default of the step keeps the flip.
+    assert pack == dict(type='PackDetInputs')
 
 
 def test_tta_elsewhere_needs_its_config():
@@ -213,12 +235,9 @@ def test_tta_elsewhere_needs_its_config():
     ],
 )
 def test_tta_flips_in_every_task(scope, model, last):
-    def config(end):
-        pipeline = [dict(type='LoadImageFromFile'), dict(type=end)]
-        loader = dict(dataset=dict(pipeline=pipeline))
-        return Config(dict(default_scope=scope, test_dataloader=loader, model=dict(a=1)))
-
-    cfg = config(last)
+    pipeline = [dict(type='LoadImageFromFile'), dict(type=last)]
+    loader = dict(dataset=dict(pipeline=pipeline))
+    cfg = Config(dict(default_scope=scope, test_dataloader=loader, model=dict(a=1)))
     tta.enable_tta(cfg)
     assert cfg.model == dict(type=model, module=dict(a=1))
     load, views = cfg.test_dataloader.dataset.pipeline
@@ -226,51 +245,15 @@ def test_tta_flips_in_every_task(scope, model, last):
     flips, pack = views.transforms
     assert [flip.prob for flip in flips] == [0.0, 1.0]
     assert pack == [dict(type=last)]
-    with pytest.raises(ValueError, match=f"ends with 'PackOther', expected '{last}'"):
-        tta.enable_tta(config('PackOther'))
 
 
 @pytest.mark.parametrize('hook', ['SegVisualizationHook', 'VisualizationHook'])
 def test_hooks_of_the_other_tasks_are_replaced(hook):
     hooks = dict(visualization=dict(type=hook, interval=5))
-    cfg = Config(dict(default_hooks=hooks, visualizer=dict(type='A')))
-    options.enable_visualization(cfg, show=True, show_dir='s', wait_time=3)
+    cfg = draw(dict(default_hooks=hooks, visualizer=dict(type='A')), show_dir='s')
     assert cfg.default_hooks.visualization == dict(
-        type='PictureHook', draw=True, show=True, wait_time=3, test_out_dir='s'
+        type='DrawPredictionsHook', draw=True, show=True, wait_time=3, test_out_dir='s'
     )
-    cfg.visualizer = None
-    with pytest.raises(ValueError, match="need a visualizer.*'SegLocalVisualizer'"):
-        options.enable_visualization(cfg, show=True, show_dir=None, wait_time=1)
-
-
-def test_predictions_are_written_in_the_form_of_the_task():
-    iou = dict(type='IoUMetric')
-    for scope, out, evaluator, expected in (
-        ('mmdet', 'a.pkl', [dict(type='A')], 'DumpDetResults'),
-        ('mmpretrain', 'a.pkl', dict(type='A'), 'DumpResults'),
-        ('mmpretrain', 'a.pickle', dict(type='E', metrics=dict(type='A')), 'DumpResults'),
-    ):
-        cfg = Config(dict(default_scope=scope, test_evaluator=evaluator))
-        options.enable_output(cfg, out)
-        found = cfg.test_evaluator
-        metrics = found.metrics if 'metrics' in found else found
-        assert metrics == [dict(type='A'), dict(type=expected, out_file_path=out)]
-    cfg = Config(dict(default_scope='mmseg', test_evaluator=[dict(type='A'), iou]))
-    options.enable_output(cfg, 'maps')
-    assert cfg.test_evaluator[1].output_dir == 'maps'
-
-
-@pytest.mark.parametrize(
-    ('scope', 'out', 'message'),
-    [
-        ('mmpretrain', 'maps', '--out maps: expected a pickle file'),
-        ('mmseg', 'a.pkl', r'--out a\.pkl: .*one PNG file per image; give a directory'),
-    ],
-)
-def test_predictions_in_another_form(scope, out, message):
-    cfg = Config(dict(default_scope=scope, test_evaluator=dict(type='IoUMetric')))
-    with pytest.raises(ValueError, match=message):
-        options.enable_output(cfg, out)
 
 
 def test_slurm_needs_gpus(monkeypatch, tmp_path):
@@ -453,26 +436,29 @@ def test_testing_writes_predictions_and_pictures(trained):
     assert {'coco/bbox_mAP', 'coco/segm_mAP'} <= set(metrics)
 
 
-def test_two_processes_on_the_cpu(trained):
-    """DDP over gloo; finds no unused parameters, or the second step would fail."""
+def run_on_two_cpus(tool, *arguments, cwd):
     env = {
-        **os.environ,
         'PYTHON': sys.executable,
         'PORT': '29877',
         'OMP_NUM_THREADS': '1',
         'CUDA_VISIBLE_DEVICES': '-1',
     }
-    result = subprocess.run(
-        [
-            *('bash', str(ROOT / 'tools/dist_train.sh'), TINY, '2'),
-            *('--work-dir', 'two', '--auto-scale-lr', *OPTIONS),
-            *('train_dataloader.batch_size=1', 'auto_scale_lr.base_batch_size=4'),
-        ],
-        cwd=trained,
-        env=env,
+    return subprocess.run(
+        ['bash', str(ROOT / f'tools/dist_{tool}.sh'), *arguments],
+        cwd=cwd,
+        env=os.environ | env,
         capture_output=True,
         text=True,
         check=False,
+    )
+
+
+def test_two_processes_on_the_cpu(trained):
+    """DDP over gloo; finds no unused parameters, or the second step would fail."""
+    result = run_on_two_cpus(
+        *('train', TINY, '2', '--work-dir', 'two', '--auto-scale-lr', *OPTIONS),
+        *('train_dataloader.batch_size=1', 'auto_scale_lr.base_batch_size=4'),
+        cwd=trained,
     )
     assert result.returncode == 0, result.stderr
     output = result.stdout + result.stderr
@@ -545,7 +531,10 @@ NORMALISATION = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]
 
 
 def write_task_config(task, path):
-    """A config on the shapes: two small branches, heads of mmseg and mmpretrain."""
+    """A config on the shapes: two small branches, heads of mmseg and mmpretrain.
+
+    The auxiliary head of the segmentor finds boundaries.
+    """
     branches = [
         dict(
             type='PIIPViT',
@@ -572,7 +561,15 @@ def write_task_config(task, path):
             num_classes=4,
         )
         preprocessor = dict(type='SegDataPreProcessor', bgr_to_rgb=True, size=(160, 160))
-        model = dict(type='EncoderDecoder', decode_head=head, test_cfg=dict(mode='whole'))
+        boundaries = dict(
+            head, type='STDCHead', num_classes=2, boundary_threshold=0.1, channels=8
+        )
+        model = dict(
+            type='EncoderDecoder',
+            decode_head=head,
+            auxiliary_head=[boundaries],
+            test_cfg=dict(mode='whole'),
+        )
         train_cfg = dict(type='IterBasedTrainLoop', max_iters=2, val_interval=2)
     else:
         head = dict(type='LinearClsHead', in_channels=32, num_classes=3, topk=(1,))
@@ -721,19 +718,17 @@ def test_a_label_that_is_no_class_names_its_file(tmp_path):
     )
 
 
-def test_sync_bn_becomes_bn_where_processes_run_on_cpus(monkeypatch):
-    monkeypatch.setattr(torch.distributed, 'init_process_group', lambda backend: None)
-    monkeypatch.setattr(torch.distributed, 'get_world_size', lambda: 2)
-    monkeypatch.setattr(torch.distributed, 'destroy_process_group', lambda: None)
-    monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
-    norm = dict(type='SyncBN', requires_grad=True)
-    model = dict(decode_head=[dict(norm_cfg=norm)], backbone=dict(type='PIIP'))
-    cfg = Config(dict(launcher='pytorch', model=model))
-    with launch.process_group(cfg):
-        pass
-    assert cfg.model.decode_head[0].norm_cfg.type == 'BN'
-    cfg = Config(dict(launcher='none', model=model))
-    with launch.process_group(cfg):
-        pass
-    # In a single process MMEngine does it.
-    assert cfg.model.decode_head[0].norm_cfg.type == 'SyncBN'
+def test_sync_bn_in_two_processes_on_the_cpu(tmp_path):
+    write_task_config('seg', tmp_path / 'config.py')
+    counts = ['--train', '2', '--val', '2']
+    out = str(tmp_path / 'data/shapes_seg')
+    make_shapes.main(['--layout', 'ade20k', '--out', out, *counts])
+    result = run_on_two_cpus(
+        *('train', 'config.py', '2', '--work-dir', 'work'),
+        *('--cfg-options', 'train_dataloader.batch_size=1'),
+        'model.decode_head.norm_cfg.type=SyncBN',
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    assert 'SyncBN becomes BN' in result.stdout + result.stderr
+    assert (tmp_path / 'work/last_checkpoint').exists()

@@ -1,23 +1,22 @@
-"""Tests a trained model: metrics, predictions as a file, pictures."""
+"""Tests a trained model: metrics, predictions as a file, images with predictions."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from mmengine.config import Config
+from mmengine.registry import METRICS, RUNNERS
+from mmengine.runner import Runner
+
 from piip_mm.engine import check_classes, check_data
 from piip_mm.engine.launch import (
     add_common_arguments,
-    build_runner,
     load_config,
     process_group,
     user_errors,
 )
-from piip_mm.engine.options import (
-    accept_published_checkpoints,
-    enable_output,
-    enable_visualization,
-)
+from piip_mm.engine.options import accept_published_checkpoints
 from piip_mm.engine.tta import enable_tta
 
 
@@ -38,7 +37,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--show-dir',
-        help='draw predictions beside the ground truth into this directory; a relative '
+        help='draw predictions next to the ground truth into this directory; a relative '
         'one is made below work_dir/timestamp',
     )
     parser.add_argument(
@@ -54,6 +53,57 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def write_predictions(runner: Runner, out: str) -> None:
+    """Let a test write its predictions: pickled, or for mmseg as label maps, since the
+    scores of all pixels of all images would fit in no memory.
+
+    Raises:
+        ValueError: If ``out`` is not of the kind that the task writes.
+    """
+    scope = runner.cfg.get('default_scope')
+    metrics = runner.test_evaluator.metrics
+    is_file = out.endswith(('.pkl', '.pickle'))
+    if scope != 'mmseg':
+        if not is_file:
+            raise ValueError(f'--out {out}: expected a pickle file, FILE.pkl')
+        # mmdet's own one encodes masks.
+        kind = 'DumpDetResults' if scope == 'mmdet' else 'DumpResults'
+        metrics.append(METRICS.build(dict(type=kind, out_file_path=out)))
+        return
+    writers = [metric for metric in metrics if hasattr(metric, 'output_dir')]
+    if is_file or not writers:
+        raise ValueError(
+            f'--out {out}: segmentations are written by an IoUMetric in test_evaluator '
+            'as one PNG file per image; give a directory'
+        )
+    Path(out).mkdir(parents=True, exist_ok=True)
+    writers[0].output_dir = out
+
+
+def enable_drawing(cfg: Config, args: argparse.Namespace) -> None:
+    """Draw predictions next to the ground truth: in windows, as files, or both.
+
+    Raises:
+        ValueError: If the config has no visualization hook, or no visualizer.
+    """
+    hook = cfg.get('default_hooks', {}).get('visualization')
+    if hook is None or cfg.get('visualizer') is None:
+        raise ValueError(
+            "--show and --show-dir need default_hooks.visualization=dict(type='"
+            "DetVisualizationHook') (for mmseg and mmpretrain 'DrawPredictionsHook') and "
+            "visualizer=dict(type='DetLocalVisualizer', 'SegLocalVisualizer' or "
+            "'UniversalVisualizer') in the config"
+        )
+    if hook.type in ('SegVisualizationHook', 'VisualizationHook'):
+        hook.clear()
+        hook.type = 'DrawPredictionsHook'
+    hook.draw = True
+    if args.show:
+        hook.update(show=True, wait_time=args.wait_time)
+    if args.show_dir:
+        hook.test_out_dir = args.show_dir
+
+
 def main() -> None:
     """Check everything that can be checked, then test."""
     args = parse_args()
@@ -61,24 +111,19 @@ def main() -> None:
         cfg = load_config(args)
         cfg.load_from, cfg.resume = args.checkpoint, False
         check_data(cfg, 'test')
-        check_classes(cfg, 'test')
         if args.show or args.show_dir:
-            enable_visualization(
-                cfg,
-                show=args.show,
-                show_dir=args.show_dir,
-                wait_time=args.wait_time,
-            )
-        if args.out is not None:
-            enable_output(cfg, args.out)
+            enable_drawing(cfg, args)
         if args.tta:
             enable_tta(cfg)
         # Test-time augmentation goes without masks.
         ignore = ('roi_head.mask_head.',) if args.tta else ()
         accept_published_checkpoints(cfg, strict=True, ignore=ignore)
     with process_group(cfg):
-        runner = build_runner(cfg)
+        runner = RUNNERS.build(cfg)
         with user_errors():
+            check_classes(runner, 'test')
+            if args.out is not None:
+                write_predictions(runner, args.out)
             runner.load_or_resume()
         runner.test()
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import argparse
 
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import RUNNERS
+
 from piip_mm.engine import check_classes, check_data
 from piip_mm.engine.launch import (
     add_common_arguments,
-    build_runner,
     load_config,
     process_group,
     user_errors,
 )
 from piip_mm.engine.options import (
     accept_published_checkpoints,
-    check_amp_device,
-    enable_amp,
-    enable_auto_scale_lr,
     fetch_pretrained,
-    set_resume,
     skip_pretrained,
 )
 
@@ -50,25 +49,62 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def apply_switches(cfg: Config, args: argparse.Namespace) -> None:
+    """Put ``--amp``, ``--auto-scale-lr`` and ``--resume`` into the config.
+
+    Raises:
+        ValueError: If the config does not name the batch size that its learning rate was
+            chosen for.
+    """
+    if args.amp:
+        wrapper = cfg.optim_wrapper
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.setdefault('dtype', 'bfloat16')
+        # bfloat16 has the exponents of float32 and needs no loss scaling.
+        is_bf16 = wrapper.dtype == 'bfloat16'
+        wrapper.setdefault('loss_scale', 1.0 if is_bf16 else 'dynamic')
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise ValueError(
+                'Can not find "auto_scale_lr.base_batch_size" in your configuration '
+                'file; set it to the batch size that the learning rate was chosen for'
+            )
+        cfg.auto_scale_lr.enable = True
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+
+
+def check_amp_device(cfg: Config) -> None:
+    """Raise ``ValueError`` if the config asks for AMP where MMEngine has none."""
+    if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper' and get_device() == 'cpu':
+        raise ValueError(
+            "optim_wrapper.type='AmpOptimWrapper' (mixed precision) needs a GPU, and "
+            'PyTorch finds none here. Train in float32: without --amp, or with a config '
+            "whose optim_wrapper has type='OptimWrapper' and neither dtype nor "
+            'loss_scale (in a config of your own: optim_wrapper=dict(_delete_=True, '
+            "type='OptimWrapper', ...) with the constructor, paramwise_cfg and optimizer "
+            'of the recipe)'
+        )
+
+
 def main() -> None:
     """Check everything that can be checked, then train."""
     args = parse_args()
     with user_errors():
         cfg = load_config(args)
-        if args.amp:
-            enable_amp(cfg)
-        if args.auto_scale_lr:
-            enable_auto_scale_lr(cfg)
-        set_resume(cfg, args.resume)
+        apply_switches(cfg, args)
         skip_pretrained(cfg)
         accept_published_checkpoints(cfg, strict=False)
         check_data(cfg, 'train')
-        check_classes(cfg, 'train')
         check_amp_device(cfg)
         if args.launcher == 'none':
             fetch_pretrained(cfg)
     with process_group(cfg):
-        build_runner(cfg).train()
+        runner = RUNNERS.build(cfg)
+        with user_errors():
+            check_classes(runner, 'train')
+        runner.train()
 
 
 if __name__ == '__main__':

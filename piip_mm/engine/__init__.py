@@ -1,16 +1,15 @@
-"""Training and testing beyond MMEngine: layer decay, data checks, the tools' parts."""
+"""Training and testing beyond MMEngine: layer decay, checks, the tools' parts."""
 
 from .checkpoint_hook import PublishedCheckpointHook
-from .class_check import CheckLabelMap, check_classes
+from .class_check import check_classes
 from .custom_data import expand_custom_data
 from .data_check import check_data, find_missing
+from .draw_hook import DrawPredictionsHook
 from .layer_decay import PIIPLayerDecayOptimWrapperConstructor
-from .picture_hook import PictureHook
 
 __all__ = [
-    'CheckLabelMap',
+    'DrawPredictionsHook',
     'PIIPLayerDecayOptimWrapperConstructor',
-    'PictureHook',
     'PublishedCheckpointHook',
     'check_classes',
     'check_data',

@@ -1,187 +1,159 @@
-"""Finds classes that do not fit: of data set and model, and in label maps."""
+"""Compares the classes of data sets with those of the model and with their labels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
-from pathlib import Path
+from collections.abc import Iterator, MutableMapping
+from functools import partial
 from typing import Any
 
 import numpy as np
-from mmcv.transforms import BaseTransform
-from mmengine.config import Config
-from mmengine.fileio import list_from_file
-from mmengine.registry import DATASETS, TRANSFORMS
+from mmengine.runner import Runner
 
-from .data_check import LOADERS, class_folder, leaf_datasets
+from .data_check import LOADERS, walk
 
-#: Parts of a model whose number of classes is none of the data set's.
-_CLASS_FREE = ('backbone', 'neck', 'rpn_head', 'semantic_head')
-_NAMES_SHOWN = 5
+#: Parts of a model whose classes are not those of the data set.
+_CLASS_FREE = {'backbone', 'neck', 'rpn_head', 'semantic_head'}
+_NUM_SHOWN = 5
 
 
-def check_classes(cfg: Config, task: str) -> None:
-    """Compare the classes of the data sets with ``num_classes`` of the model.
+def check_classes(runner: Runner, task: str) -> None:
+    """Build the data sets of a run and check each before the first iteration.
 
-    Data sets that do not tell their classes are left out. For segmentation every label
-    map is checked as well when it is loaded, see :class:`CheckLabelMap`.
+    The hooks of mmdet and mmpretrain for this do not know heads whose number of classes
+    is not the data set's (boundaries, things only), and mmdet's leaves out tests.
 
     Args:
-        cfg: The config; its segmentation pipelines are extended in place.
+        runner: A runner whose config describes the model.
         task: 'train' (trains and validates) or 'test'.
 
     Raises:
-        ValueError: If a data set has another number of classes than a head, or than its
-            folders; names both numbers.
+        ValueError: See :func:`check_dataset`; or if mmpretrain finds another number of
+            folders than of classes.
     """
-    scope = cfg.get('default_scope')
+    cfg = runner.cfg
     for name in LOADERS[task]:
         if not cfg.get(name):
             continue
-        for dataset in leaf_datasets(cfg[name]['dataset']):
-            classes = _classes_of(dataset, scope)
-            if classes is None:
-                continue
-            _check_folders(dataset, classes, name)
-            _check_heads(cfg.model, dataset, classes, name)
-            if scope == 'mmseg':
-                _add_label_check(dataset, len(classes))
+        try:
+            dataset = getattr(runner, name).dataset
+        except AssertionError as error:
+            raise ValueError(f'{name}: {error}\n{cfg.get("data_help", "")}') from error
+        for leaf in _leaves(dataset):
+            # With test-time augmentation the model is inside another one.
+            check_dataset(leaf, cfg.model.get('module', cfg.model), name)
 
 
-def heads_with_classes(
-    node: Any, path: str = 'model'
-) -> Iterator[tuple[str, MutableMapping[str, Any]]]:
-    """Path and config of every part below ``node`` that has ``num_classes``."""
-    if isinstance(node, MutableMapping):
-        if node.get('num_classes') is not None:
-            yield path, node
-        for key, child in node.items():
-            if key not in _CLASS_FREE:
-                yield from heads_with_classes(child, f'{path}.{key}')
-    elif isinstance(node, (list, tuple)):
-        for index, child in enumerate(node):
-            yield from heads_with_classes(child, f'{path}.{index}')
+def check_dataset(dataset: Any, model: Any, loader: str) -> None:
+    """Compare the classes of a data set with a model and with its labels.
 
+    Label maps are checked when they are loaded, see :func:`check_label_map`. Data sets
+    that have no classes, or are panoptic, pass: some heads know the things only.
 
-def _classes_of(dataset: Mapping[str, Any], scope: str | None) -> list[str] | None:
-    """Names of the classes: from the config, the data set's type, or its folders."""
-    classes = (dataset.get('metainfo') or {}).get('classes') or dataset.get('classes')
-    if classes is None:
-        with DATASETS.switch_scope_and_registry(scope) as registry:
-            metainfo = getattr(registry.get(dataset['type']), 'METAINFO', {})
-        if 'thing_classes' in metainfo:
-            return None  # panoptic: some heads know the things only
-        classes = metainfo.get('classes')
-    if isinstance(classes, str):
-        classes = list_from_file(classes)
-    return _folders(dataset) if classes is None else list(classes)
+    Args:
+        dataset: A built data set; its pipeline gets the check of label maps.
+        model: Config of the model.
+        loader: Name of the dataloader, for the message.
 
-
-def _folders(dataset: Mapping[str, Any]) -> list[str] | None:
-    folder = class_folder(dataset)
-    if folder is None or not Path(folder).is_dir():
-        return None
-    return sorted(entry.name for entry in Path(folder).iterdir() if entry.is_dir())
-
-
-def _check_folders(dataset: Mapping[str, Any], classes: list[str], loader: str) -> None:
-    folders = _folders(dataset)
-    if folders is not None and len(folders) != len(classes):
-        raise ValueError(
-            f'{class_folder(dataset)} of {loader} has {len(folders)} folders '
-            f'({_some(folders)}), expected one for each of the {len(classes)} classes '
-            f'({_some(classes)}): sort the images into such folders, or give '
-            "metainfo=dict(classes=...) or an 'ann_file' with lines 'IMAGE LABEL'"
-        )
-
-
-def _check_heads(
-    model: Any, dataset: Mapping[str, Any], classes: list[str], loader: str
-) -> None:
+    Raises:
+        ValueError: If a head has another number of classes, or a label in an annotation
+            file of mmpretrain is not a class; names both, and the fix.
+    """
+    metainfo = getattr(dataset, 'metainfo', {})
+    classes = metainfo.get('classes')
+    if classes is None or 'thing_classes' in metainfo:
+        return
+    num_classes = len(classes)
+    what = (
+        f'the data set of {loader} ({type(dataset).__name__}) has {num_classes} classes'
+    )
     misfits = {
         f'{path}.num_classes': head['num_classes']
         for path, head in heads_with_classes(model)
-        if head['num_classes'] != len(classes)
+        # Auxiliary heads may find boundaries, such as mmseg's STDCHead.
+        if head['num_classes'] != num_classes
+        and not ('auxiliary_head' in path and head['num_classes'] <= 2)
     }
     if misfits:
         found = ', '.join(f'{path} = {number}' for path, number in misfits.items())
-        options = ' '.join(f'{path}={len(classes)}' for path in misfits)
+        options = ' '.join(f'{path}={num_classes}' for path in misfits)
+        # ImageNet gives several names to a class.
+        names = [name.split(',')[0] for name in classes[:_NUM_SHOWN]]
+        names += ['...'] if num_classes > _NUM_SHOWN else []
         raise ValueError(
-            f'{found}, but the data set of {loader} ({dataset["type"]}) has '
-            f'{len(classes)} classes ({_some(classes)}). Set the model to the classes of '
+            f'{found}, but {what} ({", ".join(names)}). Set the model to the classes of '
             f'the data, in the config or with --cfg-options {options}; or select the '
             'classes of the data set with its metainfo=dict(classes=...)'
         )
+    if hasattr(dataset, 'get_gt_labels') and dataset.ann_file:
+        _check_labels(dataset, num_classes, what)
+    if hasattr(dataset, 'ignore_index'):
+        steps = dataset.pipeline.transforms
+        loads = [type(step).__name__ == 'LoadAnnotations' for step in steps]
+        if any(loads):
+            ignore = dict(ignore_index=dataset.ignore_index)
+            check = partial(check_label_map, num_classes=num_classes, **ignore)
+            steps.insert(loads.index(True) + 1, check)
 
 
-def _some(names: list[str]) -> str:
-    # ImageNet gives several names to a class.
-    shown = ', '.join(name.split(',')[0] for name in names[:_NAMES_SHOWN])
-    return f'{shown}, ...' if len(names) > _NAMES_SHOWN else shown or 'none'
+def heads_with_classes(model: Any) -> Iterator[tuple[str, MutableMapping[str, Any]]]:
+    """Path and config of every part of a model's config that has ``num_classes``."""
+    for path, part in walk(model, 'model'):
+        if part.get('num_classes') is not None and not _CLASS_FREE & {*path.split('.')}:
+            yield path, part
 
 
-def _add_label_check(dataset: MutableMapping[str, Any], num_classes: int) -> None:
-    """Check label maps right after each step that loads them."""
-    check = dict(
-        type='CheckLabelMap',
-        num_classes=num_classes,
-        ignore_index=dataset.get('ignore_index', 255),
-    )
-    pipeline = []
-    for step in dataset.get('pipeline') or ():
-        pipeline.append(step)
-        if str(step['type']).endswith('LoadAnnotations'):
-            pipeline.append(check)
-    dataset['pipeline'] = pipeline
+def _leaves(dataset: Any) -> Iterator[Any]:
+    """The data sets inside wrappers (RepeatDataset, ConcatDataset, ...)."""
+    if hasattr(dataset, 'dataset'):
+        yield from _leaves(dataset.dataset)
+    elif hasattr(dataset, 'datasets'):
+        for part in dataset.datasets:
+            yield from _leaves(part)
+    else:
+        yield dataset
 
 
-@TRANSFORMS.register_module()
-class CheckLabelMap(BaseTransform):
-    """Stops at a label map whose labels are no classes.
-
-    A loss on a GPU would fail later, without naming the file.
-
-    Args:
-        num_classes: Labels lie in [0, num_classes).
-        ignore_index: The label of pixels without a class.
-    """
-
-    def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
-        self.num_classes = num_classes
-        self.ignore_index = ignore_index
-
-    def transform(self, results: dict) -> dict:
-        """Pass on ``results`` with a ``gt_seg_map`` (H, W) that is sound.
-
-        Raises:
-            ValueError: If it has another shape, or labels that are no classes.
-        """
-        labels = results['gt_seg_map']
-        path = results.get('seg_map_path')
-        if labels.ndim != 2:
-            raise ValueError(
-                f'{path} has shape {labels.shape}: expected a label map (H, W), one '
-                'channel with the number of the class of each pixel; colours have to be '
-                'translated to numbers first'
-            )
-        wrong = (labels >= self.num_classes) & (labels != self.ignore_index)
-        if wrong.any():
-            found = np.unique(labels[wrong]).tolist()
-            # Labels are one less than what lies in the file.
-            reduced = results.get('reduce_zero_label', False)
-            values = [label + 1 for label in found] if reduced else found
-            raise ValueError(
-                f'{path} has the value(s) {values} in {int(wrong.sum())} pixels, which '
-                f'are the labels {found}'
-                + (' (reduce_zero_label)' if reduced else '')
-                + f'; the data set has {self.num_classes} classes: expected labels '
-                f'below {self.num_classes}, or {self.ignore_index} to ignore a pixel. '
-                'Correct the file, or the classes in the metainfo of the data set and '
-                'num_classes of the heads'
-            )
-        return results
-
-    def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(num_classes={self.num_classes}, '
-            f'ignore_index={self.ignore_index})'
+def _check_labels(dataset: Any, num_classes: int, what: str) -> None:
+    """Find labels of mmpretrain's data sets that are not classes."""
+    labels: set[int] = set()
+    for index in range(len(dataset)):
+        # One, several, or none where images are not labelled.
+        label = dataset.get_data_info(index).get('gt_label', [])
+        labels.update([label] if isinstance(label, int) else label)
+    wrong = sorted(int(label) for label in labels if not 0 <= label < num_classes)
+    if wrong:
+        raise ValueError(
+            f'{dataset.ann_file} has the label(s) {wrong[:_NUM_SHOWN]}, but {what}: '
+            f'expected 0 to {num_classes - 1}. Correct the file, or the classes in the '
+            'metainfo of the data set and num_classes of the model'
         )
+
+
+def check_label_map(results: dict, num_classes: int, ignore_index: int = 255) -> dict:
+    """Pass on what mmseg has loaded of an image, with a sound label map (H, W).
+
+    Raises:
+        ValueError: If the map has another shape, or labels that are neither below
+            ``num_classes`` nor ``ignore_index``; names its file.
+    """
+    labels, path = results['gt_seg_map'], results.get('seg_map_path')
+    if labels.ndim != 2:
+        raise ValueError(
+            f'{path} has shape {labels.shape}: expected a label map (H, W), one channel '
+            'with the number of the class of each pixel; colours have to be translated '
+            'to numbers first'
+        )
+    wrong = (labels >= num_classes) & (labels != ignore_index)
+    if wrong.any():
+        found = np.unique(labels[wrong]).tolist()
+        # Labels are one less than what lies in the file.
+        reduced = results.get('reduce_zero_label', False)
+        raise ValueError(
+            f'{path} has the value(s) {[label + reduced for label in found]} in '
+            f'{int(wrong.sum())} pixels, which are the labels {found}'
+            f'{" (reduce_zero_label)" if reduced else ""}; the data set has '
+            f'{num_classes} classes: expected labels below {num_classes}, or '
+            f'{ignore_index} to ignore a pixel. Correct the file, or the classes in the '
+            'metainfo of the data set and num_classes of the heads'
+        )
+    return results

@@ -17,7 +17,6 @@ The tools spread these values over the config, so each is given once, in a file 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from .class_check import heads_with_classes
-from .data_check import check_data, leaf_datasets, metric_configs
+from .data_check import check_data, leaf_datasets, walk
 
 _REQUIRED = ('data_root', 'train_ann', 'val_ann')
 _DEFAULTS = {'train_img': 'images/', 'val_img': 'images/', 'classes': None}
@@ -58,28 +57,31 @@ def expand_custom_data(cfg: Config) -> None:
             f'expected {", ".join((*_REQUIRED, *_DEFAULTS))}'
         )
     root = Path(custom['data_root'])
+    datasets = []
     for name, split in (('train', 'train'), ('val', 'val'), ('test', 'val')):
-        ann = custom[f'{split}_ann']
-        if cfg.get(f'{name}_dataloader'):
-            dataset = _only_dataset(cfg[f'{name}_dataloader']['dataset'], name)
+        leaves = leaf_datasets(cfg.get(f'{name}_dataloader'))
+        if len(leaves) > 1:
+            raise ValueError(
+                f'custom describes one data set, but {name}_dataloader joins '
+                f'{len(leaves)}; set their paths in the config and remove custom'
+            )
+        for dataset in leaves:
             dataset['data_root'] = custom['data_root']
-            dataset['ann_file'] = ann
+            dataset['ann_file'] = custom[f'{split}_ann']
             dataset['data_prefix'] = {'img': custom[f'{split}_img']}
-        for metric in metric_configs(cfg.get(f'{name}_evaluator')):
+            datasets.append(dataset)
+        for _, metric in walk(cfg.get(f'{name}_evaluator')):
             if 'ann_file' in metric:
-                metric['ann_file'] = str(root / ann)
+                metric['ann_file'] = str(root / custom[f'{split}_ann'])
 
     train_ann, val_ann = root / custom['train_ann'], root / custom['val_ann']
-    needs_train = custom['classes'] is None
-    if not val_ann.exists() or (needs_train and not train_ann.exists()):
+    if not val_ann.exists() or (custom['classes'] is None and not train_ann.exists()):
         check_data(cfg, 'train')
     classes = _resolve_classes(custom['classes'], train_ann, val_ann)
     cfg.custom = {**custom, 'classes': classes}
-    for name in ('train', 'val', 'test'):
-        if cfg.get(f'{name}_dataloader'):
-            dataset = _only_dataset(cfg[f'{name}_dataloader']['dataset'], name)
-            # A palette belongs to the classes of the base config.
-            dataset['metainfo'] = {'classes': classes}
+    for dataset in datasets:
+        # A palette belongs to the classes of the base config.
+        dataset['metainfo'] = {'classes': classes}
     heads = [head for _, head in heads_with_classes(cfg.model)]
     if not heads:
         raise ValueError("custom: the model has no head with 'num_classes' to set")
@@ -88,18 +90,8 @@ def expand_custom_data(cfg: Config) -> None:
     print_log(f'custom data in {root}: classes {classes}', logger='current')
 
 
-def _only_dataset(dataset: Any, name: str) -> Any:
-    leaves = list(leaf_datasets(dataset))
-    if len(leaves) != 1:
-        raise ValueError(
-            f'custom describes one data set, but {name}_dataloader joins {len(leaves)}; '
-            'set their paths in the config and remove custom'
-        )
-    return leaves[0]
-
-
 def _resolve_classes(given: Any, train_ann: Path, val_ann: Path) -> list[str]:
-    """The classes in the order of the files, after checks of both files."""
+    """The classes, in the order of the files."""
     # Testing a trained model does without the training data.
     source = train_ann if train_ann.exists() else val_ann
     categories = _categories(source)
@@ -122,11 +114,9 @@ def _resolve_classes(given: Any, train_ann: Path, val_ann: Path) -> list[str]:
 
 def _as_names(given: Any) -> list[str]:
     """On the command line a single name arrives as a string, a number as an int."""
-    if isinstance(given, str):
-        given = given.split(',')
-    elif not isinstance(given, Sequence):
-        given = [given]
-    return [str(name).strip() for name in given]
+    names = given.split(',') if isinstance(given, str) else given
+    names = names if isinstance(names, (list, tuple)) else [names]
+    return [str(name).strip() for name in names]
 
 
 def _categories(ann_file: Path) -> list[str]:
@@ -136,9 +126,7 @@ def _categories(ann_file: Path) -> list[str]:
     except ValueError as error:
         raise ValueError(f'{ann_file} is not a JSON file: {error}') from error
     parts = ('images', 'annotations', 'categories')
-    empty = [
-        part for part in parts if not (isinstance(content, dict) and content.get(part))
-    ]
+    empty = [part for part in parts if not (type(content) is dict and content.get(part))]
     if empty:
         raise ValueError(
             f'{ann_file} has no {" and no ".join(empty)}; expected a COCO annotation '

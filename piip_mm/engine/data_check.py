@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,12 @@ from mmengine.config import Config
 
 from piip_mm.weights.source import where_to_get
 
-#: Dataloaders and evaluators that are in use where a run has these parts.
+#: Dataloaders that are in use where a run trains (and validates) or tests.
 LOADERS = {
     'train': ('train_dataloader', 'val_dataloader'),
     'test': ('test_dataloader',),
 }
-_EVALUATORS = {'train': ('val_evaluator',), 'test': ('test_evaluator',)}
+_EVALUATORS = {'train': 'val_evaluator', 'test': 'test_evaluator'}
 
 #: mmpretrain's data sets that may do without an annotation file: a folder is a class.
 _CLASS_FOLDERS = ('CustomDataset', 'ImageNet', 'ImageNet21k')
@@ -25,10 +25,9 @@ _CLASS_FOLDERS = ('CustomDataset', 'ImageNet', 'ImageNet21k')
 def check_data(cfg: Config, task: str) -> None:
     """Raise an error that lists everything on disk that a run will miss.
 
-    Checked are the annotation files and directories of the data sets (wrapped ones too),
-    the annotation files of the evaluators, pretrained weights of the model if it is
-    going to be trained, and ``load_from``. Remote files (URLs, other storage backends)
-    are not.
+    Checked are annotation files and directories of the data sets (wrapped ones too) and
+    the evaluators, pretrained weights of the model if it is going to be trained, and
+    ``load_from``. Remote files (URLs, other storage backends) are not.
 
     Args:
         cfg: The config. Its top-level ``data_help``, if there is one, is part of the
@@ -58,10 +57,6 @@ def check_data(cfg: Config, task: str) -> None:
     raise FileNotFoundError('\n'.join(lines))
 
 
-def _is_missing(path: Path) -> bool:
-    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
-
-
 def find_missing(cfg: Config, task: str) -> dict[str, str]:
     """Paths that do not exist or are empty folders, and what each is for; see
     :func:`check_data`."""
@@ -69,45 +64,47 @@ def find_missing(cfg: Config, task: str) -> dict[str, str]:
         raise ValueError(f'unknown task {task!r}; choose one of {sorted(LOADERS)}')
     missing: dict[str, str] = {}
     for path, what in _expected_paths(cfg, task):
-        if '://' not in path and _is_missing(Path(path).expanduser()):
+        place = Path(path).expanduser()
+        is_empty = place.is_dir() and not any(place.iterdir())
+        if '://' not in path and (is_empty or not place.exists()):
             missing.setdefault(path, what)
     return missing
 
 
-def leaf_datasets(dataset: Any) -> Iterator[Any]:
-    """Configs of the data sets inside wrappers (RepeatDataset, ConcatDataset, ...)."""
-    if 'dataset' in dataset:
-        yield from leaf_datasets(dataset['dataset'])
-    elif 'datasets' in dataset:
-        for part in dataset['datasets']:
-            yield from leaf_datasets(part)
-    else:
-        yield dataset
+def walk(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:
+    """Every dict at and below a node of a config, with its dotted path."""
+    children: Any = enumerate(node) if isinstance(node, (list, tuple)) else ()
+    if isinstance(node, Mapping):
+        yield path, node
+        children = node.items()
+    for key, child in children:
+        yield from walk(child, f'{path}.{key}')
 
 
-def metric_configs(evaluator: Any) -> Iterator[Any]:
-    """Configs of the metrics of an evaluator, which may be one, a list, or wrapped."""
-    if isinstance(evaluator, Mapping):
-        metrics = evaluator.get('metrics')
-        if metrics is None:
-            yield evaluator
-        else:
-            yield from metric_configs(metrics)
-    else:
-        for part in evaluator or ():
-            yield from metric_configs(part)
+def leaf_datasets(loader: Any) -> list[Any]:
+    """Configs of the data sets in that of a dataloader, inside any wrappers."""
+    parts = [part for _, part in walk(loader)]
+    return [part for part in parts if 'pipeline' in part and 'dataset' not in part]
+
+
+def pretrained_paths(node: Any) -> Iterator[str]:
+    """Checkpoints of every ``init_cfg`` of type 'Pretrained' in a model's config.
+
+    Raises:
+        ValueError: If one names no checkpoint.
+    """
+    for path, part in walk(node, 'model'):
+        if part.get('type') == 'Pretrained':
+            if not part.get('checkpoint'):
+                raise ValueError(f'{path} has no checkpoint; set one, or init_cfg=None')
+            yield part['checkpoint']
 
 
 def _expected_paths(cfg: Config, task: str) -> Iterator[tuple[str, str]]:
-    for name in LOADERS[task]:
-        if cfg.get(name):
-            for dataset in leaf_datasets(cfg[name]['dataset']):
-                for path, what in _dataset_paths(dataset):
-                    yield path, f'{what} of {name}'
-    for name in _EVALUATORS[task]:
-        for metric in metric_configs(cfg.get(name)):
-            if metric.get('ann_file') and _is_local(metric):
-                yield metric['ann_file'], f'annotation file of {name}'
+    for name in (*LOADERS[task], _EVALUATORS[task]):
+        for _, part in walk(cfg.get(name)):
+            for path, what in _paths_of(part):
+                yield path, f'{what} of {name}'
     if task == 'train':
         for path in pretrained_paths(cfg.model):
             yield path, 'pretrained weights (init_cfg of the model)'
@@ -115,86 +112,24 @@ def _expected_paths(cfg: Config, task: str) -> Iterator[tuple[str, str]]:
         yield cfg.load_from, 'checkpoint to load'
 
 
-def pretrained_parts(node: Any) -> Iterator[Any]:
-    """Configs below a node that have an ``init_cfg`` of type 'Pretrained'."""
-    if isinstance(node, Mapping):
-        if any(i.get('type') == 'Pretrained' for i in _as_list(node.get('init_cfg'))):
-            yield node
-        for key, child in node.items():
-            if key != 'init_cfg':
-                yield from pretrained_parts(child)
-    elif isinstance(node, Sequence) and not isinstance(node, str):
-        for child in node:
-            yield from pretrained_parts(child)
-
-
-def pretrained_paths(model: Any) -> Iterator[str]:
-    """Checkpoints of every ``init_cfg`` of type 'Pretrained' in a model's config.
-
-    Raises:
-        ValueError: If one names no checkpoint.
-    """
-    for part in pretrained_parts(model):
-        for init in _as_list(part['init_cfg']):
-            if init.get('type') == 'Pretrained':
-                if not init.get('checkpoint'):
-                    raise ValueError(
-                        f'init_cfg {dict(init)} of {part.get("type")!r} has no '
-                        'checkpoint; set one, or init_cfg=None'
-                    )
-                yield init['checkpoint']
-
-
-def _as_list(init_cfg: Any) -> list[Any]:
-    if not init_cfg:
-        return []
-    return [init_cfg] if isinstance(init_cfg, Mapping) else list(init_cfg)
-
-
-def _dataset_paths(dataset: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if not _is_local(dataset):
+def _paths_of(part: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Paths in the config of a data set or a metric; other ones have none."""
+    if (part.get('backend_args') or {}).get('backend', 'local') != 'local':
         return
-    root = dataset.get('data_root') or ''
-    if dataset.get('ann_file'):
-        yield _join(root, dataset['ann_file']), 'annotation file'
-    for key, prefix in _prefixes(dataset).items():
+    root = part.get('data_root') or ''
+    if part.get('ann_file'):
+        yield _join(root, part['ann_file']), 'annotation file'
+    prefixes = part.get('data_prefix') or {}
+    kind = str(part.get('type')).rpartition('.')[-1]
+    if not prefixes and kind in _CLASS_FOLDERS:
+        prefixes = part.get('split') or ''
+    if isinstance(prefixes, str):
+        prefixes = {'img': prefixes}
+    for key, prefix in prefixes.items():
         if root or prefix:
             yield _join(root, prefix), f'directory ({key})'
-
-
-def _prefixes(dataset: Mapping[str, Any]) -> Mapping[str, str]:
-    prefixes = dataset.get('data_prefix') or {}
-    if isinstance(prefixes, str):
-        return {'img': prefixes}
-    if not prefixes and _has_class_folders(dataset):
-        return {'img': dataset.get('split') or ''}
-    return prefixes
-
-
-def _has_class_folders(dataset: Mapping[str, Any]) -> bool:
-    return str(dataset.get('type')).rpartition('.')[-1] in _CLASS_FOLDERS
-
-
-def class_folder(dataset: Mapping[str, Any]) -> str | None:
-    """The directory whose folders are the classes; None if labels come from a file."""
-    root, split = dataset.get('data_root') or '', dataset.get('split')
-    if (
-        not _has_class_folders(dataset)
-        or not _is_local(dataset)
-        or dataset.get('ann_file')
-        or dataset.get('with_label') is False
-        # mmpretrain takes this file where there is one.
-        or (split and Path(root, 'meta', f'{split}.txt').exists())
-    ):
-        return None
-    return _join(root, next(iter(_prefixes(dataset).values())))
 
 
 def _join(root: str, path: str) -> str:
     # pathlib would make one slash of a URL's two.
     return os.path.join(root, path) if '://' in root + path else str(Path(root) / path)
-
-
-def _is_local(cfg: Mapping[str, Any]) -> bool:
-    backend_args = cfg.get('backend_args') or {}
-    return backend_args.get('backend', 'local') == 'local'

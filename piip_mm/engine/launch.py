@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -15,8 +14,9 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.logging import print_log
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
+from mmengine.registry import MODEL_WRAPPERS
+from torch import nn
 
 from .custom_data import expand_custom_data
 
@@ -94,56 +94,38 @@ def _stop(message: str) -> NoReturn:
     raise SystemExit(f'error: {message}' if is_first else 1) from None
 
 
+@MODEL_WRAPPERS.register_module()
+class CPUDistributedDataParallel(MMDistributedDataParallel):
+    """MMEngine's wrapper on CPUs, where there are no device ids and no SyncBN."""
+
+    def __init__(self, module: nn.Module, **kwargs: Any) -> None:
+        kwargs['device_ids'] = None
+        super().__init__(revert_sync_batchnorm(module), **kwargs)
+
+
 @contextmanager
 def process_group(cfg: Config) -> Iterator[None]:
     """Let processes started by torchrun work together on machines without a GPU.
 
     MMEngine joins the processes itself where there is a GPU. Otherwise they are joined
-    here with gloo before the runner exists, the model's wrapper is told that it is on a
-    CPU, and SyncBN, which has no kernel for CPUs, becomes BN (for a single process
-    MMEngine does that).
+    here with gloo, before the runner exists.
     """
     if cfg.launcher == 'none' or get_device() != 'cpu':
         yield
         return
     torch.distributed.init_process_group('gloo')
-    if _replace_sync_bn(cfg.model):
-        print_log(
-            'SyncBN works on GPUs only; here each process has BN of its own images',
-            logger='current',
-            level=logging.WARNING,
-        )
-    cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel'))
-    cfg.model_wrapper_cfg.setdefault('device_ids', None)
-    cfg.model_wrapper_cfg.setdefault('broadcast_buffers', False)
-    cfg.model_wrapper_cfg.setdefault(
-        'find_unused_parameters', cfg.get('find_unused_parameters', False)
+    wrapper = dict(
+        type='CPUDistributedDataParallel',
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
+    cfg.setdefault('model_wrapper_cfg', wrapper)
     print_log(
         f'No GPU: {torch.distributed.get_world_size()} processes on the CPU, joined by '
-        'gloo',
+        'gloo; SyncBN becomes BN, of the images of each process',
         logger='current',
     )
     try:
         yield
     finally:
         torch.distributed.destroy_process_group()
-
-
-def _replace_sync_bn(cfg: Any) -> int:
-    """Turn every config of a SyncBN into one of a BN; how many there were."""
-    if isinstance(cfg, MutableMapping):
-        is_sync = cfg.get('type') == 'SyncBN'
-        if is_sync:
-            cfg['type'] = 'BN'
-        return is_sync + sum(map(_replace_sync_bn, cfg.values()))
-    if isinstance(cfg, (list, tuple)):
-        return sum(map(_replace_sync_bn, cfg))
-    return 0
-
-
-def build_runner(cfg: Config) -> Runner:
-    """The runner that the config names, MMEngine's own by default."""
-    if 'runner_type' in cfg:
-        return RUNNERS.build(cfg)
-    return Runner.from_cfg(cfg)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from mmengine.logging import print_log
@@ -15,7 +14,6 @@ _DEFAULTS: dict[str, Any] = {
     'decay_pos_embed': True,
     'custom_keys': {},
 }
-_CUSTOM_FIELDS = ('lr_mult', 'decay_mult')
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -25,10 +23,12 @@ class PIIPLayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     A parameter of layer ``id`` out of ``num_layers`` learns with ``lr *
     layer_decay_rate ** (num_layers - 1 - id)``. The backbone's ``get_layer_depth``
     decides on the layers (embedding 0, then the blocks); what is not in the backbone,
-    neck and heads, has the top id and the full rate.
+    neck and heads, has the top id and the full rate. mmpretrain's
+    ``LearningRateDecayOptimWrapperConstructor`` asks the whole model for the layers,
+    which detectors and segmentors do not know, and ignores ``lr_mult``.
 
     Biases and all other one-dimensional parameters (norms, layer scales) have no weight
-    decay. Scalars, as the weights of the merge, have it, and so have the position
+    decay. Scalars, such as the weights of the merge, have it, and so have the position
     embeddings: published PIIP models were trained that way.
 
     ``paramwise_cfg`` takes
@@ -52,17 +52,17 @@ class PIIPLayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def __init__(
         self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None
     ) -> None:
-        given = dict(paramwise_cfg or {})
-        _check_paramwise_cfg(given)
         # Never empty: the parent would skip add_params.
-        super().__init__(optim_wrapper_cfg, {**_DEFAULTS, **given})
+        paramwise_cfg = {**_DEFAULTS, **(paramwise_cfg or {})}
+        _check_paramwise_cfg(paramwise_cfg)
+        super().__init__(optim_wrapper_cfg, paramwise_cfg)
         if self.base_lr is None:
             raise ValueError(
                 'layer decay needs the learning rate in the config: set '
                 'optim_wrapper.optimizer.lr'
             )
 
-    def add_params(self, params: list[dict], module: nn.Module, **kwargs: Any) -> None:
+    def add_params(self, params: list[dict], module: nn.Module) -> None:
         """Sort the parameters of a model into groups of equal settings.
 
         Args:
@@ -72,32 +72,33 @@ class PIIPLayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         Raises:
             TypeError: If the backbone does not say how deep its parameters are.
         """
-        if kwargs:
-            raise TypeError(f'unexpected arguments {sorted(kwargs)}')
-        depth_of = _layer_depths(module)
+        prefix = 'backbone.' if hasattr(module, 'backbone') else ''
+        backbone: Any = getattr(module, 'backbone', module)
+        if not hasattr(backbone, 'get_layer_depth'):
+            raise TypeError(
+                'layer decay needs a backbone with get_layer_depth, such as PIIP or '
+                f'ViTPyramid; {type(backbone).__name__} has none'
+            )
+        first, _ = next(backbone.named_parameters())
+        _, num_layers = backbone.get_layer_depth(prefix + first, prefix)
         groups: dict[tuple, dict[str, Any]] = {}
         for name, param in module.named_parameters():
             if not param.requires_grad:
                 continue
-            layer_id, num_layers = depth_of(name)
+            layer_id = num_layers - 1
+            if name.startswith(prefix):
+                layer_id, _ = backbone.get_layer_depth(name, prefix)
             lr_mult, decay_mult = self._multipliers(name, param)
-            scale = lr_mult * self.paramwise_cfg['layer_decay_rate'] ** (
-                num_layers - 1 - layer_id
-            )
-            key = (layer_id, scale, decay_mult)
-            if key not in groups:
-                groups[key] = {
-                    'params': [],
-                    'lr': self.base_lr * scale,
-                    'lr_scale': scale,
-                    'layer_id': layer_id,
-                }
-                if self.base_wd is not None:
-                    groups[key]['weight_decay'] = self.base_wd * decay_mult
-            groups[key]['params'].append(param)
-        new = [groups[key] for key in sorted(groups)]
-        params.extend(new)
-        print_log(_table(new), logger='current')
+            depth = num_layers - 1 - layer_id
+            scale = lr_mult * self.paramwise_cfg['layer_decay_rate'] ** depth
+            group = groups.setdefault((layer_id, scale, decay_mult), {'params': []})
+            group['params'].append(param)
+            group.update(lr=self.base_lr * scale, lr_scale=scale, layer_id=layer_id)
+            if self.base_wd is not None:
+                group['weight_decay'] = self.base_wd * decay_mult
+        ordered = [groups[key] for key in sorted(groups)]
+        params.extend(ordered)
+        print_log(_table(ordered), logger='current')
 
     def _multipliers(self, name: str, param: nn.Parameter) -> tuple[float, float]:
         """Factors for the learning rate and the weight decay of a parameter."""
@@ -122,44 +123,22 @@ def _check_paramwise_cfg(paramwise_cfg: dict) -> None:
             f'unknown paramwise_cfg {unknown}; choose from {sorted(_DEFAULTS)} '
             '(depths and strides are known from the backbone)'
         )
-    rate = paramwise_cfg.get('layer_decay_rate', 1.0)
+    rate = paramwise_cfg['layer_decay_rate']
     if not 0 < rate <= 1:
         raise ValueError(f'layer_decay_rate {rate}: expected a number in (0, 1]')
-    for key, custom in paramwise_cfg.get('custom_keys', {}).items():
-        unknown = sorted(set(custom) - set(_CUSTOM_FIELDS))
+    for key, custom in paramwise_cfg['custom_keys'].items():
+        unknown = sorted(set(custom) - {'lr_mult', 'decay_mult'})
         if unknown:
             raise ValueError(
-                f'unknown fields {unknown} of custom_keys[{key!r}]; choose from '
-                f'{sorted(_CUSTOM_FIELDS)}'
+                f'unknown fields {unknown} of custom_keys[{key!r}]; choose from lr_mult '
+                'and decay_mult'
             )
 
 
-def _layer_depths(model: nn.Module) -> Callable[[str], tuple[int, int]]:
-    """From a parameter's name in the model to its layer id and the number of layers."""
-    prefix = 'backbone.' if hasattr(model, 'backbone') else ''
-    backbone: Any = getattr(model, 'backbone', model)
-    if not hasattr(backbone, 'get_layer_depth'):
-        raise TypeError(
-            f'layer decay needs a backbone with get_layer_depth, as PIIP or ViTPyramid; '
-            f'{type(backbone).__name__} has none'
-        )
-    first = next(name for name, _ in backbone.named_parameters())
-    num_layers = backbone.get_layer_depth(prefix + first, prefix)[1]
-
-    def depth_of(name: str) -> tuple[int, int]:
-        if not name.startswith(prefix):
-            return num_layers - 1, num_layers
-        return backbone.get_layer_depth(name, prefix)
-
-    return depth_of
-
-
 def _table(groups: list[dict[str, Any]]) -> str:
-    """The groups as text; tensors and millions of parameters in each."""
     lines = [
-        'Learning rate by layer:',
-        f'{"layer":>5} {"lr scale":>9} {"lr":>10} {"weight decay":>12} '
-        f'{"tensors":>8} {"params (M)":>11}',
+        'Learning rate by layer:\n'
+        'layer  lr scale         lr weight decay  tensors  params (M)'
     ]
     for group in groups:
         decay = group.get('weight_decay', 'default')

@@ -8,21 +8,16 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
-from .data_check import leaf_datasets, metric_configs
+from .data_check import leaf_datasets, walk
 
-#: Model that merges, last step of a pipeline, and what that keeps of an image if it does
-#: not keep the flip by itself.
-_TTA: dict[str, tuple[dict[str, Any], str, tuple[str, ...] | None]] = {
-    'mmdet': (
-        dict(
-            type='DetTTAModel',
-            tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
-        ),
-        'PackDetInputs',
-        ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+#: Model that merges, by scope. mmdet's is the default of its tools/test.py.
+_MODELS: dict[str, dict[str, Any]] = {
+    'mmdet': dict(
+        type='DetTTAModel',
+        tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
     ),
-    'mmseg': (dict(type='SegTTAModel'), 'PackSegInputs', None),
-    'mmpretrain': (dict(type='AverageClsScoreTTA'), 'PackInputs', None),
+    'mmseg': dict(type='SegTTAModel'),
+    'mmpretrain': dict(type='AverageClsScoreTTA'),
 }
 
 
@@ -33,25 +28,30 @@ def enable_tta(cfg: Config) -> None:
 
     Raises:
         ValueError: If there is nothing to start from: an unknown scope without
-            ``tta_model`` and ``tta_pipeline``, or a pipeline that ends otherwise.
+            ``tta_model`` and ``tta_pipeline``.
     """
-    dataset = next(iter(leaf_datasets(cfg.test_dataloader.dataset)))
+    dataset, *_ = leaf_datasets(cfg.test_dataloader)
     scope = cfg.get('default_scope')
     if scope == 'mmdet':
         _leave_out_masks(cfg)
     if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
-        if scope not in _TTA:
+        if scope not in _MODELS:
             raise ValueError(
                 '--tta needs tta_model and tta_pipeline in the config, or a '
-                f'default_scope out of {sorted(_TTA)}; it is {scope!r}'
+                f'default_scope out of {sorted(_MODELS)}; it is {scope!r}'
             )
         print_log(
             'No tta_model or no tta_pipeline in the config: horizontal flips are used',
             logger='current',
         )
-        model, last, keys = _TTA[scope]
-        cfg.setdefault('tta_model', deepcopy(model))
-        cfg.setdefault('tta_pipeline', _flip_pipeline(dataset.pipeline, last, keys))
+        cfg.setdefault('tta_model', deepcopy(_MODELS[scope]))
+        *steps, pack = deepcopy(dataset.pipeline)
+        # The defaults of every codebase keep the flip.
+        pack.pop('meta_keys', None)
+        # The first view is the one that is drawn.
+        flips = [dict(type='RandomFlip', prob=prob) for prob in (0.0, 1.0)]
+        views = dict(type='TestTimeAug', transforms=[flips, [pack]])
+        cfg.setdefault('tta_pipeline', [*steps, views])
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     dataset.pipeline = cfg.tta_pipeline
 
@@ -66,22 +66,6 @@ def _leave_out_masks(cfg: Config) -> None:
         logger='current',
     )
     roi_head.update(mask_head=None, mask_roi_extractor=None)
-    for metric in metric_configs(cfg.test_evaluator):
+    for _, metric in walk(cfg.test_evaluator):
         if 'segm' in metric.get('metric', ()):
             metric['metric'] = 'bbox'
-
-
-def _flip_pipeline(pipeline: list, last_type: str, keys: tuple | None) -> list:
-    """The pipeline with its packing done twice, without and with a flip."""
-    *steps, last = deepcopy(pipeline)
-    if last.type != last_type:
-        raise ValueError(
-            f'--tta: the test pipeline ends with {last.type!r}, expected {last_type!r}; '
-            'give tta_pipeline in the config'
-        )
-    flips = [
-        dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (0.0, 1.0)
-    ]
-    if keys is not None:
-        last.meta_keys = (*keys, 'flip', 'flip_direction')
-    return [*steps, dict(type='TestTimeAug', transforms=[flips, [last]])]

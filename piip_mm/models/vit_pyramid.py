@@ -107,4 +107,8 @@ class ViTPyramid(Backbone):
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Layer of a parameter, see :meth:`Branch.get_layer_depth`."""
-        return self.branch.get_layer_depth(param_name, f'{prefix}branch.')
+        name = param_name.removeprefix(prefix)
+        if name.startswith('branch.'):
+            return self.branch.get_layer_depth(name, 'branch.')
+        num_layers = self.branch.depth + 2
+        return num_layers - 1, num_layers

@@ -9,7 +9,7 @@ default_hooks = dict(
         type='CheckpointHook', by_epoch=False, interval=2000, max_keep_ckpts=1
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='PictureHook'),
+    visualization=dict(type='DrawPredictionsHook'),
 )
 env_cfg = dict(
     cudnn_benchmark=True,

@@ -7,7 +7,6 @@ accuracy and prediction from it. Because importing that is slow and wants mmpret
 """
 
 from .merged import PIIPMergedHead
-from .preprocessor import PIIPClsDataPreprocessor
 from .separate import PIIPSeparateHead
 
-__all__ = ['PIIPClsDataPreprocessor', 'PIIPMergedHead', 'PIIPSeparateHead']
+__all__ = ['PIIPMergedHead', 'PIIPSeparateHead']

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmpretrain.models.heads import ClsHead
-from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from ..checks import check_int, check_sequence
-from .labels import check_labels
 
 
 class BranchHead(ClsHead):
@@ -43,17 +41,6 @@ class BranchHead(ClsHead):
             raise ValueError('in_channels is empty; name the width of every branch')
         self.num_classes = num_classes
         self.in_channels = tuple(in_channels)
-
-    def loss(
-        self, feats: Sequence[Tensor], data_samples: list[DataSample], **kwargs: Any
-    ) -> dict[str, Tensor]:
-        """Losses of a batch, see mmpretrain's ``ClsHead``.
-
-        Raises:
-            ValueError: If a label is out of range.
-        """
-        check_labels(data_samples, self.num_classes)
-        return super().loss(feats, data_samples, **kwargs)
 
     def check_feats(self, feats: Sequence[Tensor], *, maps: bool) -> None:
         """Raise ``ValueError`` unless there is one fitting feature a branch.
