@@ -217,3 +217,16 @@ def test_piip_sbl_has_the_published_rates():
     rates = sorted({lr for lr, _ in found.values()})
     assert len(rates) == 26
     assert all(b / a == pytest.approx(1 / 0.85) for a, b in pairwise(rates))
+
+
+def test_the_pyramid_of_a_baseline_has_the_full_rate():
+    """Regardless of what the branch says about names that it does not have."""
+    branch = dict(type='PIIPTimm', model='vit_tiny_patch16_224', img_size=64)
+    with torch.device('meta'):
+        network = MODELS.build(dict(type='ViTPyramid', branch=branch))
+    for name, _ in network.named_parameters():
+        layer_id, num_layers = network.get_layer_depth(f'backbone.{name}', 'backbone.')
+        if name.startswith('pyramid.'):
+            assert (layer_id, num_layers) == (13, 14)
+        else:
+            assert layer_id < 13

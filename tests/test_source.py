@@ -9,7 +9,6 @@ import timm
 import torch
 from mmengine.registry import MODELS
 from safetensors.torch import save_file
-from timm.models.vision_transformer import VisionTransformer
 
 from piip_mm.weights import source
 from piip_mm.weights.pretrained import load_pretrained
@@ -165,22 +164,35 @@ def jax_arrays(dims=24, heads=3, layers=2, patch=8, side=4):
 
 
 def test_arrays_of_jax(tmp_path):
-    """The result is the same as with timm's loader."""
+    """Kernels have their outputs last; query, key and value are stacked."""
     path = str(tmp_path / 'S_16-i21k-300ep.npz')
-    np.savez(path, **jax_arrays())
-    model = VisionTransformer(
-        img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3, num_classes=10
-    )
-    model.load_pretrained(path)
+    arrays = jax_arrays()
+    np.savez(path, **arrays)
     weights = source.load_weights(path)
-    expected = model.state_dict()
-    assert set(weights) == set(expected)
+    attn = 'Transformer/encoderblock_1/MultiHeadDotProductAttention_1'
+    parts = [arrays[f'{attn}/{part}/kernel'] for part in ('query', 'key', 'value')]
+    expected = {
+        'pos_embed': arrays['Transformer/posembed_input/pos_embedding'],
+        'cls_token': arrays['cls'],
+        'patch_embed.proj.weight': arrays['embedding/kernel'].transpose(3, 2, 0, 1),
+        'blocks.1.attn.qkv.weight': np.concatenate([p.reshape(24, 24).T for p in parts]),
+        'blocks.1.attn.proj.weight': arrays[f'{attn}/out/kernel'].reshape(24, 24).T,
+        'blocks.1.mlp.fc1.weight': arrays[
+            'Transformer/encoderblock_1/MlpBlock_3/Dense_0/kernel'
+        ].T,
+        'norm.weight': arrays['Transformer/encoder_norm/scale'],
+        'head.bias': arrays['head/bias'],
+    }
     for name, value in expected.items():
+        value = torch.from_numpy(value).float()
         torch.testing.assert_close(weights[name], value, msg=name)
     arch = dict(embed_dims=24, num_layers=2, num_heads=3, cls_pos_row=True)
     branch = MODELS.build(
         dict(type='PIIPViT', arch=arch, img_size=32, patch_size=8, pretrain_img_size=32)
     )
     report = load_pretrained(branch, path)
-    torch.testing.assert_close(branch.pos_embed.data, expected['pos_embed'])
+    torch.testing.assert_close(branch.pos_embed.data, weights['pos_embed'])
     assert all('.ls' in name for name in report.missing) and len(report.missing) == 4
+    np.savez(path, **{n: a for n, a in arrays.items() if 'encoderblock_0' not in n})
+    with pytest.raises(ValueError, match=r'npz has no array .*encoderblock_0'):
+        source.load_weights(path)

@@ -2,70 +2,44 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from math import isqrt
+from pathlib import Path
 
 import numpy as np
-import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from .rename import Rule, rename
-
-_BLOCK = r'Transformer/encoderblock_(\d+)/'
-_LEAF = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias'}
-_RULES: list[Rule] = [
-    (r'cls', 'cls_token'),
-    (r'Transformer/posembed_input/pos_embedding', 'pos_embed'),
-    (r'embedding/(\w+)', r'patch_embed.proj.\1'),
-    (_BLOCK + r'LayerNorm_0/(\w+)', r'blocks.\1.norm1.\2'),
-    (_BLOCK + r'LayerNorm_2/(\w+)', r'blocks.\1.norm2.\2'),
-    (_BLOCK + r'MlpBlock_3/Dense_0/(\w+)', r'blocks.\1.mlp.fc1.\2'),
-    (_BLOCK + r'MlpBlock_3/Dense_1/(\w+)', r'blocks.\1.mlp.fc2.\2'),
-    (_BLOCK + r'MultiHeadDotProductAttention_1/out/(\w+)', r'blocks.\1.attn.proj.\2'),
-    (_BLOCK + r'MultiHeadDotProductAttention_1/(\w+)/(\w+)', r'blocks.\1.attn.\2.\3'),
-    (r'Transformer/encoder_norm/(\w+)', r'norm.\1'),
-    # The layer before the head, which only models of ImageNet-21k have.
-    (r'pre_logits/\w+', None),
-    (r'head/(\w+)', r'head.\1'),
-]
+_HEADS = 'Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/bias'
+_HIDDEN = '/MlpBlock_3/Dense_0/bias'
 
 
-def from_jax(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    """Arrays of the JAX release to the names and layouts of timm.
-
-    Args:
-        arrays: Content of the ``.npz`` file.
+def read_augreg(path: Path) -> dict[str, Tensor]:
+    """Read an ``.npz`` file with timm's loader, into timm's names and layouts.
 
     Raises:
-        ValueError: If a name is not of a vision transformer.
+        ValueError: If the file does not contain a vision transformer with a class token
+            and a square position embedding.
     """
-    weights: dict[str, Tensor] = {}
-    for name, array in arrays.items():
-        new_name = rename(name.removeprefix('opt/target/'), _RULES)
-        if new_name is None:
-            continue
-        path, _, leaf = new_name.rpartition('.')
-        tensor = torch.from_numpy(np.asarray(array, dtype=np.float32))
-        if leaf == 'kernel':
-            tensor = _kernel(path, tensor)
-        elif re.search(r'\.(query|key|value)$', path):
-            # (M, D) of M heads.
-            tensor = tensor.flatten()
-        weights[f'{path}.{_LEAF[leaf]}' if leaf in _LEAF else new_name] = tensor
-    for name in [name for name in weights if '.attn.query.' in name]:
-        parts = [name.replace('query', part) for part in ('query', 'key', 'value')]
-        weights[name.replace('query', 'qkv')] = torch.cat(
-            [weights.pop(part) for part in parts]
+    with np.load(path, allow_pickle=False) as arrays:
+        shapes = {n.removeprefix('opt/target/'): a.shape for n, a in arrays.items()}
+    try:
+        patch_size, _, in_channels, dims = shapes['embedding/kernel']
+        _, num_rows, _ = shapes['Transformer/posembed_input/pos_embedding']
+        hidden = [shape[0] for name, shape in shapes.items() if name.endswith(_HIDDEN)]
+        model = VisionTransformer(
+            img_size=patch_size * isqrt(num_rows - 1),
+            patch_size=patch_size,
+            in_chans=in_channels,
+            embed_dim=dims,
+            depth=len(hidden),
+            num_heads=shapes[_HEADS][0],
+            mlp_ratio=hidden[0] / dims,
+            num_classes=shapes.get('head/bias', (0,))[0],
         )
-    return weights
-
-
-def _kernel(path: str, kernel: Tensor) -> Tensor:
-    """Weight of a layer; JAX keeps the outputs in the last dimension."""
-    if path == 'patch_embed.proj':
-        return kernel.permute(3, 2, 0, 1)
-    if path.endswith('attn.proj'):
-        # (M, D, C) of M heads.
-        return kernel.flatten(0, 1).T
-    # (C, M, D) for query, key and value.
-    return kernel.flatten(1).T
+        model.load_pretrained(str(path))
+    except (KeyError, IndexError) as error:
+        raise ValueError(
+            f'{path} has no array {error}; expected a vision transformer of the AugReg '
+            'release'
+        ) from error
+    return model.state_dict()

@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import urlparse
 from zipfile import BadZipFile, is_zipfile
 
-import numpy as np
 import timm
 import torch
 from mmengine.dist import barrier, is_main_process
@@ -17,7 +16,7 @@ from mmengine.logging import print_log
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from .augreg import from_jax
+from .augreg import read_augreg
 
 TIMM_PREFIX = 'timm://'
 
@@ -117,8 +116,7 @@ def read_file(path: Path) -> Mapping[str, Any]:
     try:
         match path.suffix:
             case '.npz':
-                with np.load(path, allow_pickle=False) as arrays:
-                    return from_jax(dict(arrays))
+                return read_augreg(path)
             case '.safetensors':
                 return load_file(path)
             case _:
