@@ -24,20 +24,20 @@ _RULES: list[Rule] = [
     (_BLOCK + r'MultiHeadDotProductAttention_1/out/(\w+)', r'blocks.\1.attn.proj.\2'),
     (_BLOCK + r'MultiHeadDotProductAttention_1/(\w+)/(\w+)', r'blocks.\1.attn.\2.\3'),
     (r'Transformer/encoder_norm/(\w+)', r'norm.\1'),
-    # The layer before the head, which only models of ImageNet-21k have.
+    # The layer before the head, which only ImageNet-21k models have.
     (r'pre_logits/\w+', None),
     (r'head/(\w+)', r'head.\1'),
 ]
 
 
 def from_jax(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    """Arrays of the JAX release to the names and layouts of timm.
+    """Convert arrays of the JAX release to the names and layouts of timm.
 
     Args:
         arrays: Content of the ``.npz`` file.
 
     Raises:
-        ValueError: If a name is not of a vision transformer.
+        ValueError: If a name does not belong to a vision transformer.
     """
     weights: dict[str, Tensor] = {}
     for name, array in arrays.items():
@@ -49,7 +49,7 @@ def from_jax(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         if leaf == 'kernel':
             tensor = _kernel(path, tensor)
         elif re.search(r'\.(query|key|value)$', path):
-            # (M, D) of M heads.
+            # (M, D) for M heads.
             tensor = tensor.flatten()
         weights[f'{path}.{_LEAF[leaf]}' if leaf in _LEAF else new_name] = tensor
     for name in [name for name in weights if '.attn.query.' in name]:
@@ -61,11 +61,11 @@ def from_jax(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
 
 
 def _kernel(path: str, kernel: Tensor) -> Tensor:
-    """Weight of a layer; JAX keeps the outputs in the last dimension."""
+    """Weight of a layer; in JAX the output channels are the last dimension."""
     if path == 'patch_embed.proj':
         return kernel.permute(3, 2, 0, 1)
     if path.endswith('attn.proj'):
-        # (M, D, C) of M heads.
+        # (M, D, C) for M heads.
         return kernel.flatten(0, 1).T
     # (C, M, D) for query, key and value.
     return kernel.flatten(1).T
