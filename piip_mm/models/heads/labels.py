@@ -9,12 +9,13 @@ from mmpretrain.structures import DataSample
 
 
 def check_labels(data_samples: Sequence[DataSample], num_classes: int) -> None:
-    """Raise ``ValueError`` unless all labels are classes, and all scores one a class.
+    """Raise ``ValueError`` unless labels are in range and scores cover all classes.
 
-    PyTorch's own message names neither label nor number; on a GPU it ends the process.
+    PyTorch's own error names neither the label nor the number of classes; on a GPU it
+    aborts the process.
 
     Args:
-        data_samples: With ``gt_label``, ``gt_score`` (which is read in its place) or
+        data_samples: Samples with ``gt_label``, ``gt_score`` (which takes precedence) or
             neither.
         num_classes: Number of classes.
     """

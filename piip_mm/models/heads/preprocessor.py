@@ -10,10 +10,11 @@ from .labels import check_labels
 
 @MODELS.register_module()
 class PIIPClsDataPreprocessor(ClsDataPreprocessor):
-    """:class:`ClsDataPreprocessor` that names a label out of range.
+    """:class:`ClsDataPreprocessor` that reports labels out of range.
 
-    Mixup and CutMix make scores of labels here, before the head sees them. On the way
-    to the device the check costs no synchronisation. Arguments as of the base class.
+    Mixup and CutMix turn labels into scores here, before the head sees them. Labels
+    are checked before they move to the device, so this costs no synchronisation. The
+    arguments are those of the base class.
     """
 
     def forward(self, data: dict, training: bool = False) -> dict:
