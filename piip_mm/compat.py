@@ -1,6 +1,6 @@
-"""What the OpenMMLab stack needs to work with a current PyTorch.
+"""Fixes for running the OpenMMLab stack on a current PyTorch.
 
-Both mends are narrow: they act where the trouble is and do nothing elsewhere.
+Each fix applies only where its problem occurs and changes nothing else.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def apply_compat() -> None:
 
 
 def _define_torchvision_ops() -> None:
-    """Let torchvision be imported beside a CPU build of PyTorch.
+    """Make torchvision importable with a CPU build of PyTorch.
 
-    PyPI has torchvision for CUDA only; its operators cannot be loaded without the CUDA
-    libraries, and importing it fails. With the schemas defined, transforms and models
-    work (timm and mmpretrain need no more); ``torchvision.ops.nms`` stays unavailable,
-    the detectors use mmcv's.
+    PyPI has torchvision for CUDA only: without the CUDA libraries its operators cannot be
+    loaded, and importing it fails. Once their schemas are defined, transforms and models
+    work, which is all that timm and mmpretrain need. ``torchvision.ops.nms`` remains
+    unavailable; the detectors use mmcv's.
     """
     if torch.version.cuda or torch.version.hip or 'torchvision' in sys.modules:
         return
@@ -58,16 +58,16 @@ def _define_torchvision_ops() -> None:
 def _allow_mmengine_checkpoints() -> None:
     """Let ``torch.load(weights_only=True)`` read what MMEngine's runner saves.
 
-    Beside tensors, checkpoints hold the log's ``HistoryBuffer`` objects and NumPy
-    scalars. ``getattr`` occurs in the files too, for the buffers' statistics methods;
-    it is replaced by a function that gives out nothing else.
+    Besides tensors, checkpoints contain the log's ``HistoryBuffer`` objects and NumPy
+    scalars. They also call ``getattr`` to look up the buffers' statistics methods; it is
+    replaced by a function that returns nothing else.
     """
     numpy_types = {type(np.dtype(code)) for code in ('bool', 'i4', 'i8', 'f4', 'f8')}
     core = np._core if hasattr(np, '_core') else np.core
     rebuild = [getattr(core.multiarray, name) for name in ('_reconstruct', 'scalar')]
     torch.serialization.add_safe_globals(
         [
-            # Arguments of a script, which the published classifiers were saved with.
+            # Published classifiers were saved with the arguments of their script.
             Namespace,
             HistoryBuffer,
             np.ndarray,
@@ -86,7 +86,7 @@ def _history_buffer_method(owner: Any, name: str) -> Any:
     """``getattr`` for statistics methods of ``HistoryBuffer`` only."""
     if owner is not HistoryBuffer or name not in _STATISTICS:
         raise UnpicklingError(
-            f'a checkpoint may refer to statistics of HistoryBuffer, not to {name!r} of '
-            f'{owner!r}'
+            f'a checkpoint may only refer to statistics of HistoryBuffer, not to '
+            f'{name!r} of {owner!r}'
         )
     return getattr(owner, name)

@@ -288,7 +288,7 @@ def test_weights_of_another_family_are_refused(reference, tmp_path):
     }
     path = save(second, tmp_path / 'convnext_v2.pth')
     with pytest.raises(
-        ValueError, match=r'has stages.0.0.grn.gamma, which is in no file'
+        ValueError, match=r'has stages.0.0.grn.gamma, which does not occur'
     ):
         load_pretrained(branch(), path)
     path = save(reference.state_dict(), tmp_path / 'convnext.pth')
@@ -357,7 +357,7 @@ def test_published_baseline_by_name():
 @pytest.mark.parametrize(
     ('kwargs', 'message'),
     [
-        (dict(single_branch=False), r'single_branch=False: .* single_branch=True only'),
+        (dict(single_branch=False), r'single_branch=False: .* with single_branch=True'),
         (dict(with_simple_fpn=True), r'with_simple_fpn=True cannot be migrated'),
         (dict(pretrained='toy/convnext-y'), r"'toy/convnext-y': expected a name like"),
         (dict(pretrained='facebook/convnextv2-tiny-1k-224'), r'expected a name like'),
@@ -387,7 +387,7 @@ def test_published_branch_has_to_run_to_its_end():
         branch3=dict(**convnext, interaction_indexes=[[0, 4], [5, 7]]),
         deform_num_heads=2,
     )
-    with pytest.raises(ValueError, match=r'8 blocks of .* only all of them, 10, can be'):
+    with pytest.raises(ValueError, match=r'8 blocks of .* only all 10 of them can be'):
         migrate_config('det.PIIPThreeBranch', kwargs, ARCHS)
 
 

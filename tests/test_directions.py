@@ -47,7 +47,7 @@ def test_groups_of_blocks_that_are_read():
 
 
 def test_a_branch_that_nothing_reads():
-    with pytest.raises(ValueError, match='branch 1 is read by nothing: let it enter'):
+    with pytest.raises(ValueError, match='nothing reads branch 1: add it to merge'):
         plan('neighbours', stages=0, outputs=(0, 2))
 
 

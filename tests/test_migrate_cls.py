@@ -246,7 +246,7 @@ def test_four_branches_are_as_intended_here():
             two_branches(dict(model_type='augreg', drop_rate=0.1)),
             r"arguments of an AugReg branch.*\{'drop_rate': 0.1\}",
         ),
-        ('cls.PIIPThreeBranch', two_branches(), r"no 'branch3'"),
+        ('cls.PIIPThreeBranch', two_branches(), r"lack 'branch3'"),
         ('cls.vit_models', dict(drop_rate=0.1), r'drop_rate=0.1 cannot be migrated'),
     ],
 )

@@ -210,7 +210,7 @@ def test_errors_alone(options, message):
 
 
 def test_class_token_errors():
-    with pytest.raises(ValueError, match='a class token belongs to no window'):
+    with pytest.raises(ValueError, match='a class token does not belong to any window'):
         MODELS.build(vit(32, 64, with_cls_token=True, window_size=4))
     with pytest.raises(ValueError, match=r'an arch with cls_pos_row=True \(got False\)'):
         MODELS.build(vit(32, 64, with_cls_token=True, cls_pos=True))

@@ -326,7 +326,7 @@ BUILD_ERRORS = {
         out_strides=(2, 4)
     ),
     r'out_strides is empty': dict(out_strides=()),
-    r'merge_branches \[3\]: expected different ones of the branches 0 to 2': dict(
+    r'merge_branches \[3\]: expected different branches from 0 to 2': dict(
         merge_branches=[3]
     ),
     r'img_size 8 is smaller than one patch of 16': dict(
@@ -356,7 +356,7 @@ BUILD_ERRORS = {
     r'arch.num_layers=0: expected an integer of at least 1': dict(
         branches=[branch(num_layers=0), branch(64)]
     ),
-    r'drop_path_rate=1.0: expected a probability, 0 or more, below 1': dict(
+    r'drop_path_rate=1.0: expected a probability from 0 to below 1': dict(
         branches=[branch(drop_path_rate=1.0), branch(64)]
     ),
     r'window_size=3.5: expected an integer of at least 1': dict(
@@ -383,7 +383,7 @@ BUILD_ERRORS = {
     r"branches='ab': expected a list": dict(branches='ab'),
     r'out_strides=16: expected a list': dict(out_strides=16),
     r"out_strides='4': expected a number above 0": dict(out_strides=['4']),
-    r'merge_branches \[0, 0\]: expected different ones': dict(merge_branches=[0, 0]),
+    r'merge_branches \[0, 0\]: expected different branches': dict(merge_branches=[0, 0]),
     r'interaction_ends are given, but num_interactions=0': dict(
         interaction_ends=[[3], [3], [7]], num_interactions=0
     ),

@@ -1,4 +1,4 @@
-"""What the backbones have in common: images of the branches, released weights."""
+"""What the backbones share: the images of the branches and published weights."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from .checks import check_choice
 from .published_names import is_published_backbone
 from .pyramid import Pyramid
 
-#: What a backbone returns.
+#: Kinds of output of a backbone.
 OUT_TYPES = ('pyramid', 'maps', 'cls_tokens')
 
 
 class Backbone(BaseModule):
     """A network of one or more branches, each of which sees the image at its own size.
 
-    A state dict of the published PIIP code is recognised and translated whichever way it
-    is loaded; it has to fit, so that no part is left at its initial values.
+    A state dict of the published PIIP code is recognised and translated however it is
+    loaded. It must fit completely, so that no parameter keeps its initial value.
 
     Attributes:
         out_type: One of :data:`OUT_TYPES`.
@@ -54,19 +54,20 @@ class Backbone(BaseModule):
 
     @abstractmethod
     def published_rules(self) -> list[Rule]:
-        """Rules from names in checkpoints of the published code to own names."""
+        """Rules that map names in published checkpoints to names of this network."""
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Extract features.
 
         Args:
-            image: (B, 3, H, W), large enough for a patch of every branch and a pixel of
-                every output map.
+            image: (B, 3, H, W), large enough to give every branch a patch and every
+                output map a pixel.
 
         Returns:
-            In float32: maps (B, C, H // s, W // s), one for each s of ``out_strides``,
-            where H and W count whole patches of the first branch; or per branch its map
-            (B, C_b, H_b, W_b) or its class token (B, C_b), see ``out_type``.
+            Float32 tensors, see ``out_type``: a map (B, C, H // s, W // s) for each
+            stride s of ``out_strides``, with H and W rounded down to whole patches of the
+            first branch; or the map (B, C_b, H_b, W_b) or class token (B, C_b) of each
+            branch.
 
         Raises:
             ValueError: If the image is too small.
@@ -83,8 +84,8 @@ class Backbone(BaseModule):
             index: Index of the branch.
 
         Returns:
-            (B, 3, int(H * r), int(W * r)) with the ratio r of the branch's ``img_size``
-            to the first one's; the image itself if that is 1.
+            (B, 3, int(H * r), int(W * r)), where r is the ratio of the branch's
+            ``img_size`` to the first branch's; the image itself if r is 1.
 
         Raises:
             ValueError: If the image is too small for a branch.
@@ -118,17 +119,17 @@ class Backbone(BaseModule):
         """Check ``out_type`` against the branches and the options of the pyramid.
 
         Args:
-            options: Options that only a pyramid reads, with their values.
+            options: Options that only apply to a pyramid; those that are None are unset.
 
         Raises:
             ValueError: If the type is unknown, a branch has no class token to return, or
-                an option would not be read.
+                an option is set that does not apply.
         """
         check_choice('out_type', self.out_type, OUT_TYPES)
-        unread = {name: value for name, value in options.items() if value is not None}
-        if self.out_type != 'pyramid' and unread:
+        given = {name: value for name, value in options.items() if value is not None}
+        if self.out_type != 'pyramid' and given:
             raise ValueError(
-                f"{unread} are options of out_type='pyramid', not of {self.out_type!r}; "
+                f"{given} are options of out_type='pyramid', not of {self.out_type!r}; "
                 'remove them'
             )
         for index, branch in enumerate(self.branch_list):
@@ -140,9 +141,9 @@ class Backbone(BaseModule):
                 )
 
     def _min_size(self, index: int) -> int:
-        """Smallest side of a branch's image; the first one makes the output maps."""
-        makes_levels = index == 0 and self.out_type == 'pyramid'
-        min_grid = self.pyramid.min_grid if makes_levels else 1
+        """Smallest side of a branch's image; the first branch sets the output grids."""
+        sets_grids = index == 0 and self.out_type == 'pyramid'
+        min_grid = self.pyramid.min_grid if sets_grids else 1
         return self.branch_list[index].min_size * min_grid
 
 
@@ -152,8 +153,8 @@ def _translate_published(
     """State-dict pre-hook: translate a published backbone's names in place.
 
     Raises:
-        ValueError: If the weights do not fit; lists what is missing, left over or of
-            another shape.
+        ValueError: If the weights do not fit; the message lists tensors that are missing,
+            left over or of another shape.
     """
     assert isinstance(module, Backbone)
     published: Mapping[str, Tensor] = {

@@ -46,7 +46,7 @@ def check_rate(name: str, value: Any) -> None:
     """Raise ``ValueError`` unless ``value`` is a probability below 1."""
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     if not is_number or not 0 <= value < 1:
-        raise ValueError(f'{name}={value!r}: expected a probability, 0 or more, below 1')
+        raise ValueError(f'{name}={value!r}: expected a probability from 0 to below 1')
 
 
 def check_divisible(name: str, value: int, divisor_name: str, divisor: int) -> None:

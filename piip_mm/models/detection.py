@@ -1,8 +1,9 @@
-"""What mmdet's heads need to be trained in bfloat16; needs mmdet.
+"""Support for training mmdet's heads in bfloat16; requires mmdet.
 
-mmcv's operators take float32 and on CUDA float16, not bfloat16, in which the published
-models are trained. Because mmdet is slow to import, ``import piip_mm`` leaves this out: a
-config names ``piip_mm.models.detection`` in its ``custom_imports`` beside ``piip_mm``.
+mmcv's operators accept float32 and, on CUDA, float16, but not bfloat16, in which the
+published models were trained. Because mmdet is slow to import, ``import piip_mm`` leaves
+this out: a config lists ``piip_mm.models.detection`` in its ``custom_imports`` next to
+``piip_mm``.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from piip_mm.ops import no_autocast
 
 @MODELS.register_module()
 class Float32RoIExtractor(SingleRoIExtractor):
-    """mmdet's ``SingleRoIExtractor`` in float32 whatever autocast says.
+    """mmdet's ``SingleRoIExtractor`` in float32, regardless of autocast.
 
     mmdet rounds the corners of the regions to the precision of the maps, and bfloat16
-    holds 1,001 pixels as 1,000: at the resolutions of PIIP regions would be off by up to
-    4 pixels. The published training had this part in float32 too. Arguments as of the
-    base class.
+    stores 1,001 as 1,000: at the resolutions of PIIP, regions would be off by up to 4
+    pixels. The published training ran this part in float32 too. The arguments are those
+    of the base class.
     """
 
     def forward(
@@ -38,7 +39,7 @@ class Float32RoIExtractor(SingleRoIExtractor):
         rois: Tensor,
         roi_scale_factor: float | None = None,
     ) -> Tensor:
-        """Maps (B, C, H_l, W_l) and (R, 5) regions to (R, C, h, w) in float32."""
+        """(B, C, H_l, W_l) maps and (R, 5) regions to (R, C, h, w) in float32."""
         with no_autocast(rois.device):
             maps = tuple(feat.float() for feat in feats)
             return super().forward(maps, rois.float(), roi_scale_factor)
@@ -46,11 +47,11 @@ class Float32RoIExtractor(SingleRoIExtractor):
 
 @MODELS.register_module()
 class Float32DINOHead(DINOHead):
-    """mmdet's ``DINOHead``, whose boxes are float32 whatever autocast says.
+    """mmdet's ``DINOHead`` with boxes in float32, regardless of autocast.
 
-    mmdet adds the reference boxes to the offsets in the precision of the latter. A corner
-    in bfloat16 is off by up to 4 pixels in an image of 1,792. Arguments as of the base
-    class.
+    mmdet adds the reference boxes to the offsets in the precision of the latter. In
+    bfloat16 a corner is off by up to 4 pixels in an image of 1,792 pixels. The arguments
+    are those of the base class.
     """
 
     def forward(
@@ -65,10 +66,10 @@ class Float32DINOHead(DINOHead):
 
 
 def accept_bfloat16(function: type[torch.autograd.Function]) -> None:
-    """Let an operator take bfloat16 tensors: it runs in float32 and returns that.
+    """Make an operator accept bfloat16 tensors: it runs in float32 and returns float32.
 
-    Other precisions are left alone. Gradients come back in the precision of the inputs,
-    as autograd sees to that.
+    Calls in other precisions are unchanged. Autograd returns the gradients in the
+    precision of the inputs.
     """
     forward = function.forward
 
@@ -89,6 +90,6 @@ def _is_bfloat16(arg: Any) -> bool:
     return isinstance(arg, Tensor) and arg.dtype is torch.bfloat16
 
 
-# The first in the encoder and decoder of DINO, the second wherever there are proposals.
+# DINO's encoder and decoder use the first one, every head with proposals the second.
 for _operator in (MultiScaleDeformableAttnFunction, NMSop):
     accept_bfloat16(_operator)

@@ -2,12 +2,12 @@
 
 A *pattern* is what one interaction stage does: a sequence of steps, each a tuple of
 edges ``(source, target)`` between branches (0 is the one with the highest resolution).
-The edges of a step read the tokens as they were before the step; steps act in order.
+The edges of a step read the tokens as they were before the step; steps run in order.
 Patterns repeat over the stages.
 
-The PIIP papers (v2, Table 10) show five directions in a picture only. 'neighbours' is
-the published default; the other presets are inferred from the FLOPs printed beside the
-picture (for TSB 1120/896/448: 210, 230, 230, 243 and 283 G).
+The PIIP papers (v2, Table 10) show five directions, as drawings only. 'neighbours' is
+the published default; the other presets are inferred from the FLOPs printed next to the
+drawings (for TSB 1120/896/448: 210, 230, 230, 243 and 283 G).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Pattern: TypeAlias = tuple[Step, ...]
 
 
 def _both_ways(pair: tuple[int, int]) -> Step:
-    low, high = pair
-    return ((high, low), (low, high))
+    first, second = pair
+    return ((second, first), (first, second))
 
 
 def _neighbours(num_branches: int) -> list[Pattern]:
@@ -34,7 +34,7 @@ def _neighbours(num_branches: int) -> list[Pattern]:
 
 
 def _alternating(num_branches: int) -> list[Pattern]:
-    """Both ways between neighbours, one pair of neighbours a stage."""
+    """Both ways between neighbours, one pair of neighbours per stage."""
     return [(_both_ways(pair),) for pair in pairwise(range(num_branches))]
 
 
@@ -74,7 +74,7 @@ def plan_interactions(
     taps: Collection[int] = (),
     prefix_outputs: Collection[int] = (),
 ) -> list[Pattern]:
-    """Lay out the edges of every stage, without those that nothing reads.
+    """Plan the edges of every stage, leaving out those whose result nothing reads.
 
     Args:
         direction: Name of a preset, or patterns to repeat over the stages: a list of
@@ -82,18 +82,18 @@ def plan_interactions(
         num_branches: Number of branches.
         num_stages: Number of interaction stages.
         outputs: Branches whose tokens are read after the last stage.
-        taps: Earlier stages after which they are read as well.
-        prefix_outputs: Branches whose prefix tokens are read at the end: only the blocks
-            of the branch itself read and change these.
+        taps: Earlier stages after which these branches are read as well.
+        prefix_outputs: Branches whose prefix tokens are read after the last stage; only
+            the branch's own blocks read and change these.
 
     Returns:
-        One pattern a stage. An edge whose target is read by no later step, stage or
+        One pattern per stage. An edge whose target is read by no later step, stage or
         output is left out.
 
     Raises:
         ValueError: If the name is unknown, an edge names a branch that does not exist or
             joins a branch to itself, a stage has an edge twice, a step has two edges into
-            one branch, or a branch is read by nothing.
+            one branch, or nothing reads a branch.
     """
     if isinstance(direction, str):
         check_choice('direction', direction, DIRECTIONS)
@@ -127,13 +127,14 @@ def plan_interactions(
             if live:
                 kept.append(live)
         stages.append(tuple(reversed(kept)))
-        # The blocks before this stage read what the branch itself has left of them.
+        # Prefix tokens read the patch tokens of their branch in the blocks before this
+        # stage.
         read |= set(prefix_outputs)
     unread = sorted(set(range(num_branches)) - read - set(prefix_outputs))
     if unread:
         raise ValueError(
-            f'branch {unread[0]} is read by nothing: let it enter the merge '
-            '(merge_branches), feed another branch (direction), or remove it'
+            f'nothing reads branch {unread[0]}: add it to merge_branches, let it feed '
+            'another branch (direction), or remove it'
         )
     return stages[::-1]
 
@@ -141,18 +142,18 @@ def plan_interactions(
 def groups_read(
     stages: Sequence[Pattern], num_branches: int, outputs: Collection[int]
 ) -> list[int]:
-    """Number of groups of blocks of each branch that anything reads.
+    """Number of groups of blocks of each branch whose result is read.
 
     Args:
-        stages: From :func:`plan_interactions`.
+        stages: Patterns from :func:`plan_interactions`.
         num_branches: Number of branches.
-        outputs: Branches that are read after the last stage, whatever of them.
+        outputs: Branches of which any tokens are read after the last stage.
     """
     counts = [0] * num_branches
     for stage, pattern in enumerate(stages):
         for step in pattern:
             for edge in step:
-                # The target's tokens are read too, before they are added to.
+                # An edge also reads the tokens of its target, which it adds to.
                 for branch in edge:
                     counts[branch] = stage + 1
     for branch in outputs:
@@ -175,5 +176,5 @@ def _check_pattern(pattern: Pattern, num_branches: int) -> None:
         if len(set(targets)) < len(targets):
             raise ValueError(
                 f'direction: two edges of the step {step} end in one branch; '
-                'put them into steps of their own'
+                'put them into separate steps'
             )

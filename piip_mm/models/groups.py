@@ -1,4 +1,4 @@
-"""Checks and defaults of how a network groups its blocks and merges its branches."""
+"""Checks and defaults for grouping the blocks and merging the branches of a network."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from .checks import check_int, check_sequence
 
 
 def check_resolutions(sizes: Sequence[int]) -> None:
+    """Raise ``ValueError`` if an ``img_size`` is larger than the one before it."""
     for index, (high, low) in enumerate(pairwise(sizes)):
         if low > high:
             raise ValueError(
@@ -20,6 +21,7 @@ def check_resolutions(sizes: Sequence[int]) -> None:
 def resolve_merge_branches(
     merge_branches: Sequence[int] | None, num_branches: int
 ) -> list[int]:
+    """Sorted indices of the branches that enter the merge, by default all."""
     if merge_branches is None:
         return list(range(num_branches))
     check_sequence('merge_branches', merge_branches)
@@ -28,8 +30,8 @@ def resolve_merge_branches(
     merged = set(merge_branches)
     if not merged or len(merged) < len(merge_branches) or merged - {*range(num_branches)}:
         raise ValueError(
-            f'merge_branches {merge_branches}: expected different ones of the branches 0 '
-            f'to {num_branches - 1}'
+            f'merge_branches {merge_branches}: expected different branches from 0 to '
+            f'{num_branches - 1}'
         )
     return sorted(merged)
 
@@ -37,7 +39,7 @@ def resolve_merge_branches(
 def resolve_merge_stages(
     out_interactions: Sequence[int] | None, num_levels: int, last: int
 ) -> tuple[int, ...]:
-    """Stages after which maps are merged; the last one always is."""
+    """Stages after which maps are merged, always including the last one."""
     if out_interactions is None:
         return (last,)
     check_sequence('out_interactions', out_interactions)
@@ -60,7 +62,7 @@ def resolve_group_ends(
     num_interactions: int,
     interaction_ends: Sequence[Sequence[int]] | None,
 ) -> list[tuple[int, ...]]:
-    """Last block of every group, per branch; one group where nothing interacts."""
+    """Last block of each group, per branch; one group if there are no interactions."""
     if interaction_ends is None:
         groups = max(num_interactions, 1)
         for index, depth in enumerate(depths):

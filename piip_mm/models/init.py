@@ -12,9 +12,9 @@ from .layers import DeformableCrossAttention
 def init_new_layers(module: nn.Module) -> None:
     """Initialise everything below ``module`` that has no pretrained weights.
 
-    Linear layers: normal with standard deviation 0.02, truncated at two; convolutions:
-    normal with variance 2 / fan-out (He et al., arXiv 1502.01852); biases zero.
-    Deformable attention keeps the initialisation of its own.
+    Linear layers: normal with standard deviation 0.02, truncated at -2 and 2;
+    convolutions: normal with variance 2 / fan-out (He et al., arXiv 1502.01852); biases:
+    zero. Deformable attention keeps its own initialisation.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Linear):

@@ -17,7 +17,7 @@ from .checks import check_choice, check_keys, check_number, check_rate
 from .directions import Pattern
 from .layers import CROSS_ATTENTIONS
 
-#: Norms before attention and feed-forward network of an injector.
+#: Norms before the attention and the feed-forward network of an injector.
 NORMS = ('LN', None)
 
 
@@ -53,21 +53,21 @@ class Injector(nn.Module):
         q = q + gamma_attn * attn(norm(q), norm(f))
         q = q + gamma_ffn * drop_path(ffn(norm(q)))
 
-    Both scales start at zero, so that a new network starts as its branches alone.
+    Both scales start at zero, so that each branch initially computes what it would alone.
 
     Args:
-        dims: Width C of the tokens that receive.
+        dims: Width C of the tokens that receive the features.
         feat_dims: Width F of the features that are read.
         attn: 'deform' or 'regular'.
         num_heads: Heads of the attention.
-        num_points: Sampling points a head; 'deform' only.
+        num_points: Sampling points per head; 'deform' only.
         value_ratio: Value width over ``dims``; 'deform' only.
-        ffn_ratio: Hidden width of the feed-forward network over ``dims``; None builds
-            no such network.
+        ffn_ratio: Hidden width of the feed-forward network over ``dims``; None for no
+            such network.
         drop_path_rate: Probability of skipping the feed-forward network in training.
         proj: Whether features are first projected to width C.
         norm: 'LN', or None for no norms.
-        backend: Of deformable attention, see :func:`piip_mm.ops.deformable_attention`.
+        backend: See :func:`piip_mm.ops.deformable_attention`.
 
     Raises:
         ValueError: If an option is unknown or the heads do not divide the widths.
@@ -141,7 +141,7 @@ class Injector(nn.Module):
 
 def check_injector_options(options: Mapping[str, Any]) -> None:
     """Raise ``ValueError`` if options of an :class:`Injector` are unknown, or belong to
-    deformable attention where the attention is another."""
+    deformable attention while ``attn`` is not 'deform'."""
     known = [
         name
         for name, parameter in signature(Injector).parameters.items()
@@ -164,7 +164,7 @@ class InteractionStage(nn.Module):
     Args:
         dims: Width of each branch at this stage.
         pattern: Steps of edges between branches, see :mod:`piip_mm.models.directions`.
-        **options: Of every :class:`Injector`.
+        **options: Options of every :class:`Injector`.
     """
 
     def __init__(self, dims: Sequence[int], pattern: Pattern, **options: Any) -> None:
@@ -194,7 +194,7 @@ class InteractionStage(nn.Module):
         """
         tokens = list(tokens)
         for step in self.pattern:
-            # Both directions of a unit read what was there before the unit.
+            # All edges of a step read the tokens as they were before the step.
             before = tuple(tokens)
             for source, target in step:
                 tokens[target] = self.injectors[_edge_name(source, target)](

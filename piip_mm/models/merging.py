@@ -18,11 +18,11 @@ NUM_GROUPS = 32
 class BranchMerge(nn.Module):
     """Weighted sum of the branches' maps.
 
-    Each map is brought to one width by convolutions at its own resolution, then
+    Each map is brought to one width by convolutions at its own resolution, then resized
     bilinearly to the output grid; the sum has one learned scalar per branch, initially 1.
 
     Args:
-        in_dims: Width of each entering branch, by the branch's index.
+        in_dims: Width of each merged branch, by the branch's index.
         out_dims: Width of the merged map; must be divisible by 32.
         light: One convolution per branch instead of two, and none for ``main``, the
             branch that has the merged width by definition.
@@ -90,11 +90,11 @@ def as_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
 def weighted_sum(
     maps: Sequence[Tensor], scales: Sequence[Tensor], grid: tuple[int, int]
 ) -> Tensor:
-    """Sum of maps, brought bilinearly to one grid.
+    """Weighted sum of maps, resized bilinearly to one grid.
 
     Args:
         maps: Per branch (B, C, H_b, W_b).
-        scales: Per branch a scalar.
+        scales: One scalar per branch.
         grid: (H, W) of the sum.
 
     Returns:

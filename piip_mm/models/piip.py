@@ -47,13 +47,13 @@ class PIIP(Backbone):
             of :class:`piip_mm.models.interaction.Injector`.
         num_interactions: Number of interaction stages, 0 for none. The blocks of every
             branch are split evenly into as many groups.
-        interaction_ends: Last block of each group, one list a branch, where an even
-            split is not possible or not wanted.
+        interaction_ends: Last block of each group, one list per branch, if an even split
+            is not possible or not wanted.
         merge_branches: Branches that enter the merge; None for all.
-        out_strides: Strides of the output maps in pixels of the input; read for a pyramid
-            only.
-        out_interactions: For a regular pyramid, where each level has a merge of its own:
-            the interactions (from 0) whose maps the levels but the last are merged from.
+        out_strides: Strides of the output maps in pixels of the input; only used for a
+            pyramid.
+        out_interactions: For a regular pyramid, in which each level has its own merge:
+            the interactions (from 0) after which all levels but the last are merged.
             None makes a simple pyramid, all levels from the map after the last block.
         out_type: 'pyramid', merged maps; 'maps', the map of every branch; or
             'cls_tokens', the class token of every branch.
@@ -208,7 +208,7 @@ class PIIP(Backbone):
 
         Args:
             param_name: Full name of the parameter.
-            prefix: Prefix of the backbone's own names.
+            prefix: Prefix of the backbone's names.
 
         Returns:
             Layer id and number of layers, L + 2.
@@ -235,13 +235,13 @@ class PIIP(Backbone):
         return piip_rules(self.branch_list, self.merge_stages, ratios)
 
     def _drop_unread_blocks(self, groups: Sequence[int]) -> None:
-        """Remove the blocks after the last group of a branch that anything reads."""
+        """Remove the blocks after the last group of a branch whose result is read."""
         for index, (branch, kept) in enumerate(zip(self.branches, groups, strict=True)):
             if kept < len(self.ends[index]):
                 self.ends[index] = self.ends[index][:kept]
                 branch.truncate(self.ends[index][-1] + 1)
                 print_log(
                     f'PIIP branch {index}: nothing reads the blocks after block '
-                    f'{branch.depth - 1}, they are not built',
+                    f'{branch.depth - 1}; they were removed',
                     logger='current',
                 )

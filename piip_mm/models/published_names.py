@@ -1,7 +1,7 @@
 """Names of the backbones' parts in checkpoints of the published PIIP code.
 
 The published code numbers branches from the largest model on the smallest image
-(``branch1``) to the full image; here they are listed the other way round. Published
+(``branch1``) to the full image; here they are listed in the opposite order. Published
 branch k of N is branch N - k.
 """
 
@@ -15,9 +15,9 @@ from piip_mm.weights.rename import Rule, rename
 
 from .branches import Branch
 
-#: Names that the published backbones have and ours do not: of several branches, of a ViT
-#: alone, of a ConvNeXt alone.
-BACKBONE_MARKS = ('branch1.', 'up1.', 'convnext_model.')
+#: Prefixes that only published backbones have: those of several branches, of a single
+#: ViT and of a single ConvNeXt.
+PUBLISHED_PREFIXES = ('branch1.', 'up1.', 'convnext_model.')
 
 #: Names inside an injector.
 INJECTOR_RULES: list[Rule] = [
@@ -30,19 +30,19 @@ INJECTOR_RULES: list[Rule] = [
 
 
 def is_published_backbone(names: Iterable[str]) -> bool:
-    """Whether names, without a prefix, are those of a published backbone."""
-    return any(name.startswith(BACKBONE_MARKS) for name in names)
+    """Whether parameter names, without prefix, are those of a published backbone."""
+    return any(name.startswith(PUBLISHED_PREFIXES) for name in names)
 
 
 def piip_rules(
     branches: Sequence[Branch], merge_stages: Sequence[int], ratios: Sequence[Fraction]
 ) -> list[Rule]:
-    """Rules for a published network of several branches.
+    """Rules for a published network with several branches.
 
     Args:
         branches: The branches, from high to low resolution.
         merge_stages: Stages after which maps are merged.
-        ratios: Stride of each level of the pyramid over that of its map.
+        ratios: Stride of each pyramid level divided by that of its map.
     """
     rules = [_branch_rules(branch) for branch in branches]
 
@@ -57,7 +57,10 @@ def piip_rules(
     def early_merge(match: re.Match[str]) -> str:
         stage, scale, number, name = match.groups()
         if int(stage) not in merge_stages[:-1]:
-            raise ValueError(f'nothing is merged after interaction {stage} here')
+            raise ValueError(
+                f'the weights merge maps after interaction {stage}, but the config only '
+                f'after {tuple(merge_stages)}; adapt out_interactions'
+            )
         merge = f'merges.{merge_stages.index(int(stage))}'
         if scale:
             return f'{merge}.scales.{own_index(scale)}'
@@ -78,7 +81,7 @@ def piip_rules(
 
 
 def single_branch_rules(branch: Branch, ratios: Sequence[Fraction]) -> list[Rule]:
-    """Rules for a published network of one branch; arguments as of :func:`piip_rules`."""
+    """Rules for a published network with one branch; see :func:`piip_rules`."""
     rules = _branch_rules(branch)
 
     def own_name(match: re.Match[str]) -> str | None:
@@ -93,7 +96,7 @@ def interaction_rule(num_branches: int) -> Rule:
 
     def injector(match: re.Match[str]) -> str:
         stage, first, second, source, part, name = match.groups()
-        # Inside a unit 'branch1' is the larger model, whatever its number.
+        # Inside a unit 'branch1' is the larger model, regardless of its number.
         pair = [_own_index(number, num_branches) for number in (first, second)]
         edge = f'{pair[int(source) - 1]}_to_{pair[2 - int(source)]}'
         new = f'proj.{name}' if part == 'proj' else rename(name, INJECTOR_RULES)
@@ -104,16 +107,17 @@ def interaction_rule(num_branches: int) -> Rule:
 
 
 def _own_index(published: str, num_branches: int) -> int:
-    """Index of a published branch, which are numbered from 1 the other way round."""
+    """Index here of a published branch; those count from 1 in the opposite order."""
     if not 1 <= int(published) <= num_branches:
         raise ValueError(
-            f'published branch {published} of a network with {num_branches} branches'
+            f'published branch {published} does not exist in a network with '
+            f'{num_branches} branches'
         )
     return num_branches - int(published)
 
 
 def _branch_rules(branch: Branch) -> list[Rule]:
-    """Rules inside a branch; blocks that are never run are dropped."""
+    """Rules for names inside a branch; blocks that are never run are dropped."""
     rules = branch.weight_rules()
 
     def block(match: re.Match[str]) -> str | None:
@@ -124,7 +128,7 @@ def _branch_rules(branch: Branch) -> list[Rule]:
 
 
 def _upsampler(ratios: Sequence[Fraction]) -> Callable[[re.Match[str]], str | None]:
-    """Published upsampler 1 scales by 4, number 2 by 2."""
+    """New names of upsamplers; published number 1 scales by 4, number 2 by 2."""
 
     def level(match: re.Match[str]) -> str | None:
         number, layer, name = match.groups()

@@ -25,13 +25,13 @@ PYRAMID_NORMS: dict[str, Callable[[int], nn.Module]] = {
 
 
 class Pyramid(nn.Module):
-    """Scales a map by 4, 2, 1 or 1/2 for each level, as ``out_strides`` ask for.
+    """Scales a map by 4, 2, 1 or 1/2 for each level, depending on ``out_strides``.
 
-    In a simple feature pyramid all levels are made of one map; in a regular one each has
-    a map of its own.
+    In a simple feature pyramid all levels are made from one map; in a regular one each
+    level has its own map.
 
     Args:
-        dims: Width of each level's map, and of the level.
+        dims: Width of each level and of its map.
         in_strides: Stride of each level's map in pixels.
         out_strides: Stride of each level in pixels, in the order of the output: 1/4, 1/2,
             1 or 2 times that of its map.
@@ -75,11 +75,11 @@ class Pyramid(nn.Module):
 
     @property
     def min_grid(self) -> int:
-        """Smallest side of the maps that gives every level a pixel."""
+        """Smallest side of a map that gives every level at least one pixel."""
         return int(max(Fraction(1), *self.ratios))
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """One (B, C, H, W) a level to one float32 (B, C, H', W') a level."""
+        """One (B, C, H, W) map per level to one float32 (B, C, H', W') per level."""
         return tuple(
             level(x_BCHW).float().contiguous()
             for level, x_BCHW in zip(self.levels, maps, strict=True)
@@ -97,7 +97,7 @@ def _times_four(dims: int, norm: str) -> nn.Module:
     )
 
 
-#: What makes a level, by the ratio of its stride to that of the map.
+#: Layers that make a level, by the ratio of its stride to that of the map.
 _LEVELS: dict[Fraction, Callable[[int, str], nn.Module]] = {
     Fraction(1, 4): _times_four,
     Fraction(1, 2): lambda dims, _: nn.ConvTranspose2d(dims, dims, 2, 2),

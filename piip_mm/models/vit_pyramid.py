@@ -21,7 +21,7 @@ from .pyramid import Pyramid
 
 @MODELS.register_module()
 class ViTPyramid(Backbone):
-    """A branch alone, as the backbone of a detector, segmentor or classifier.
+    """A single branch as the backbone of a detector, segmentor or classifier.
 
     Args:
         branch: Config of the branch.

@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor
 
-#: Names accepted as ``backend``: 'auto' takes 'mmcv' on CUDA and 'torch' anywhere else.
+#: Names accepted as ``backend``: 'auto' uses 'mmcv' on CUDA, if mmcv was compiled for it,
+#: and 'torch' otherwise.
 DEFORM_ATTN_BACKENDS = ('auto', 'mmcv', 'torch')
 
 # mmcv's kernel works through the batch in steps of at most this many images.
@@ -40,7 +41,7 @@ def deformable_attention(
     Precision: mmcv's CUDA kernel exists for float64, float32 and float16, and casts the
     sampling locations to the type of the value, which costs whole pixels of accuracy in
     16 bits. Therefore every backend samples in float32 (float64 for float64 input),
-    whatever autocast says, and the result returns in the type of ``value``.
+    regardless of autocast, and the result has the type of ``value``.
 
     Args:
         value: (B, N, M, D) projected features, N = H * W in row-major order.
@@ -55,7 +56,7 @@ def deformable_attention(
 
     Raises:
         ValueError: If ``backend`` is unknown, or 'mmcv' and the tensors are not on CUDA.
-        RuntimeError: If 'mmcv' is asked for and mmcv has no compiled CUDA operators.
+        RuntimeError: If 'mmcv' is requested and mmcv has no compiled CUDA operators.
     """
     sample = _BACKENDS[_select(backend, value.device.type)]
     dtype = value.dtype
@@ -71,18 +72,18 @@ def deformable_attention(
 
 
 def no_autocast(device: torch.device) -> AbstractContextManager:
-    """Switch autocast off, where a kind of device (not 'meta') has it at all."""
+    """Disable autocast on device types that support it ('meta' does not)."""
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
 
 
 def check_backend(backend: str) -> None:
-    """Fail early on a backend that can never run here.
+    """Fail early if a backend can never run in this installation.
 
     Raises:
         ValueError: If the name is unknown.
-        RuntimeError: If 'mmcv' is asked for and mmcv has no compiled CUDA operators.
+        RuntimeError: If 'mmcv' is requested and mmcv has no compiled CUDA operators.
     """
     if backend not in DEFORM_ATTN_BACKENDS:
         raise ValueError(
@@ -91,7 +92,7 @@ def check_backend(backend: str) -> None:
         )
     if backend == 'mmcv' and not _mmcv_has_cuda():
         raise RuntimeError(
-            "backend 'mmcv' needs mmcv with compiled CUDA operators, and "
+            "backend 'mmcv' needs mmcv with compiled CUDA operators, but "
             f'{_mmcv_cuda_version()}; install such a build, or use '
             "backend='auto' or 'torch'"
         )
@@ -103,7 +104,7 @@ def _sample_torch(
     batch, _, heads, dims = value.shape
     queries, points = locations.shape[1], locations.shape[3]
     maps = value.permute(0, 2, 3, 1).reshape(batch * heads, dims, *value_grid)
-    # grid_sample counts from -1 to 1 where locations count from 0 to 1.
+    # Coordinates of grid_sample run from -1 to 1, locations from 0 to 1.
     points_xy = (2 * locations - 1).transpose(1, 2).reshape(-1, queries, points, 2)
     sampled = F.grid_sample(
         maps, points_xy, mode='bilinear', padding_mode='zeros', align_corners=False
@@ -129,7 +130,7 @@ def _sample_mmcv(
 
 
 def _im2col_step(batch: int) -> int:
-    """Images at once: the kernel refuses a number that does not divide the batch."""
+    """Images per step; the kernel requires a divisor of the batch size."""
     return next(s for s in range(min(batch, _MAX_IM2COL_STEP), 0, -1) if batch % s == 0)
 
 
@@ -138,7 +139,7 @@ _BACKENDS = {'mmcv': _sample_mmcv, 'torch': _sample_torch}
 
 @lru_cache
 def _select(backend: str, device_type: str) -> str:
-    """Name of the backend to run; logged once per choice and kind of device."""
+    """Name of the backend to run; logged once per choice and device type."""
     check_backend(backend)
     if backend == 'mmcv' and device_type != 'cuda':
         raise ValueError(

@@ -1,4 +1,4 @@
-"""From the published PIIP code to this package: constructor arguments, whole files."""
+"""Migration from the published PIIP code: constructor arguments and checkpoints."""
 
 from .migrate import migrate_config, migrate_state_dict
 

@@ -1,6 +1,6 @@
-"""Taking the arguments of a published constructor apart, so that none is forgotten.
+"""Helpers to read all arguments of a published constructor, ignoring none by accident.
 
-Every function removes the arguments it deals with; what remains at the end is refused.
+Every function removes the arguments it handles; any that remain at the end are an error.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Any
 
 
 def pop_required(kwargs: dict[str, Any], name: str) -> Any:
-    """Value of an argument that has to be there."""
+    """Remove a required argument and return its value."""
     if name not in kwargs:
         raise ValueError(
-            f'the published arguments have no {name!r}, only {sorted(kwargs)}'
+            f'the published arguments lack {name!r}; given are {sorted(kwargs)}'
         )
     return kwargs.pop(name)
 
@@ -25,7 +25,7 @@ def discard(kwargs: dict[str, Any], *names: str) -> None:
 
 
 def require_values(kwargs: dict[str, Any], **values: Any) -> None:
-    """Remove arguments that are supported at one value only."""
+    """Remove arguments for which only one value is supported."""
     for name, value in values.items():
         given = kwargs.pop(name, value)
         if given != value:
@@ -35,7 +35,7 @@ def require_values(kwargs: dict[str, Any], **values: Any) -> None:
 
 
 def refuse_rest(kwargs: dict[str, Any], where: str) -> None:
-    """Raise ``ValueError`` if arguments are left."""
+    """Raise ``ValueError`` if any arguments are left."""
     if kwargs:
         raise ValueError(f'arguments of {where} that cannot be migrated: {kwargs}')
 
@@ -43,7 +43,7 @@ def refuse_rest(kwargs: dict[str, Any], where: str) -> None:
 def pop_per_block(
     kwargs: dict[str, Any], name: str, num_blocks: int, default: Any
 ) -> list[Any]:
-    """One value per block of an argument that may be given once for all blocks."""
+    """Remove an argument given once or per block, and return one value per block."""
     values = kwargs.pop(name, default)
     if values is None:
         values = default

@@ -1,4 +1,4 @@
-"""Arguments of the published branches to configs of ours.
+"""Configs of branches from the arguments of the published branches.
 
 Each function takes the constructor arguments of a published class, with ``img_size`` the
 side of the branch's image, and the number of blocks that are run (None for all). It
@@ -27,7 +27,7 @@ from .arguments import (
 #: Config of a branch from its arguments and the number of its blocks that are run.
 BranchConfig: TypeAlias = Callable[[dict[str, Any], int | None], dict[str, Any]]
 
-#: Depth of the classes where none is given.
+#: Default depths of the published classes.
 VIT_DEPTH = 12
 INTERNVIT_DEPTH = 48
 
@@ -38,7 +38,7 @@ def deit_branch(kwargs: dict[str, Any], num_run: int | None = None) -> dict[str,
     """Config of a published DeiT (``vit_models``)."""
     rate = kwargs.pop('drop_path_rate', 0.0)
     config = _plain_branch(kwargs, num_run, 'PIIPViT', window=-1)
-    # This class attends globally unless the argument is True, and for sizes below 1.
+    # This class only uses windows if window_attn is exactly True and the size positive.
     config['window_size'] = [
         size if windowed is True and size > 0 else None
         for size, windowed in config['window_size']
@@ -67,7 +67,7 @@ def internvit_branch(
 ) -> dict[str, Any]:
     """Config of a published ``InternViT6B``: InternViT, MAE, DINOv2, AugReg.
 
-    Arguments that are unknown have no effect, as in the published class.
+    Unknown arguments are ignored, as in the published class.
     """
     kwargs.setdefault('depth', INTERNVIT_DEPTH)
     kwargs.setdefault('embed_dim', 3200)
@@ -79,7 +79,7 @@ def internvit_branch(
     config['arch'].update(
         qkv_bias=kwargs.pop('qkv_bias', False),
         init_values=kwargs.pop('init_values', 0.1) or None,
-        # Any other name than this means LayerNorm there.
+        # The published class takes any other name to mean LayerNorm.
         norm='RMS' if kwargs.pop('norm_layer_type', 'RMSNorm') == 'RMSNorm' else 'LN',
         qk_norm=kwargs.pop('qk_normalization', True),
         cls_pos_row=True,
@@ -97,7 +97,7 @@ def internvit_branch(
 def beit_branch(kwargs: dict[str, Any], num_run: int | None = None) -> dict[str, Any]:
     """Config of a published ``BEiT``."""
     config = _plain_branch(kwargs, num_run, 'PIIPBEiT', window=14)
-    # A block with window_attn=False accepts no other grid than that of its window.
+    # A block with window_attn=False only accepts the grid of its window.
     config['window_size'] = [size for size, _ in config['window_size']]
     config['arch'].update(
         qkv_bias=kwargs.pop('qkv_bias', False),
@@ -116,7 +116,7 @@ def uniperceiver_branch(
     kwargs: dict[str, Any], num_run: int | None = None
 ) -> dict[str, Any]:
     """Config of a published ``UnifiedBertEncoder``."""
-    # The published class has this size written into its position embedding.
+    # The position embedding of the published class hard-codes this size.
     require_values(kwargs, patch_size=16)
     config = _plain_branch(kwargs, num_run, 'PIIPUniPerceiver', window=14)
     config['window_size'] = _windows(config)
@@ -126,18 +126,18 @@ def uniperceiver_branch(
 
 
 def convnext_branch(kwargs: dict[str, Any], num_run: int | None = None) -> dict[str, Any]:
-    """Config of a published ``ConvNextHFWrapper``, all of whose blocks have to be run.
+    """Config of a published ``ConvNextHFWrapper``, all of whose blocks must be run.
 
-    Its geometry is that of ``arch``, see :func:`add_convnext_archs`, or what its
-    ``pretrained`` is called.
+    Its geometry is ``arch``, see :func:`add_convnext_archs`, or the preset that the name
+    ``pretrained`` stands for.
     """
     pretrained = pop_required(kwargs, 'pretrained')
     arch = kwargs.pop('arch', None) or _convnext_preset(pretrained)
     strides = convnext_strides(arch)
     if num_run not in (None, len(strides)):
         raise ValueError(
-            f'{num_run} blocks of {pretrained!r} are run: only all of them, '
-            f'{len(strides)}, can be migrated'
+            f'{num_run} blocks of {pretrained!r} are run: only all {len(strides)} of '
+            'them can be migrated'
         )
     ratios = kwargs.pop('downsample_ratios', None)
     if ratios is not None and list(ratios) != strides:
@@ -164,7 +164,7 @@ def convnext_strides(arch: str | Mapping[str, Any]) -> list[int]:
 def add_convnext_archs(
     kwargs: Mapping[str, Any], archs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Add the geometry of ConvNeXt branches, which published arguments name only.
+    """Add the geometries of ConvNeXt branches, which published arguments only name.
 
     Args:
         kwargs: Constructor arguments of a network or of a branch.
@@ -196,7 +196,7 @@ def add_convnext_archs(
 
 
 def pyramid_strides(patch_size: int) -> list[float]:
-    """Strides of the published pyramid: the patch over 4, 2, 1 and 1/2."""
+    """Strides of the published pyramid: the patch size times 1/4, 1/2, 1 and 2."""
     return [
         patch_size * ratio if patch_size % 4 else int(patch_size * ratio)
         for ratio in (0.25, 0.5, 1, 2)
@@ -206,7 +206,7 @@ def pyramid_strides(patch_size: int) -> list[float]:
 def _plain_branch(
     kwargs: dict[str, Any], num_run: int | None, kind: str, *, window: int
 ) -> dict[str, Any]:
-    """What the arguments of all plain transformers have in common.
+    """Config from the arguments that all plain transformers share.
 
     Windows are returned as pairs of ``window_size`` and ``window_attn``, which the
     classes read differently; the drop path rate is that of a linear schedule.

@@ -1,7 +1,7 @@
 """Whole checkpoints of the published code: backbone and heads.
 
-mmdet 3 has other names than mmdet 2 for DINO, which was taken apart; Mask R-CNN, Cascade
-R-CNN and UperNet are called the same in both.
+mmdet 3 splits DINO into different modules than mmdet 2, so its parameters are renamed;
+those of Mask R-CNN, Cascade R-CNN and UperNet have the same names in both.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from piip_mm.weights.rename import Rule, rename, rename_state_dict
 from .classifiers import classifier_rules, published_backbone
 
 _PREFIX = 'backbone.'
-# Name that the published classifiers have, which come without a prefix.
-_CLASSIFIER_NAME = 'branch1.'
+# Prefix in published classifiers, whose backbone is the model itself.
+_CLASSIFIER_PREFIX = 'branch1.'
 
 _ATTENTIONS = {
     ('encoder', '0'): 'self_attn',
     ('decoder', '0'): 'self_attn',
     ('decoder', '1'): 'cross_attn',
 }
+# In mmdet 2, DINO's head contains its transformer.
 _OLD = r'bbox_head\.transformer\.'
 
 
@@ -41,7 +42,7 @@ _DINO_RULES: list[Rule] = [
     (_OLD + r'(encoder|decoder)\.layers\.(\d+)\.attentions\.([01])\.(.+)', _attention),
     (_OLD + r'((?:en|de)coder\.layers\.\d+)\.ffns\.0\.(.+)', r'\1.ffn.\2'),
     (_OLD + r'((?:en|de)coder\.layers\.\d+\.norms\..+)', r'\1'),
-    # Two linear layers with an activation between, which the old name counts.
+    # Two linear layers; the old numbers count the activation between them.
     (_OLD + r'decoder\.ref_point_head\.0\.(.+)', r'decoder.ref_point_head.layers.0.\1'),
     (_OLD + r'decoder\.ref_point_head\.2\.(.+)', r'decoder.ref_point_head.layers.1.\1'),
     (_OLD + r'(decoder\.norm\..+)', r'\1'),
@@ -60,7 +61,7 @@ def is_published(state_dict: Mapping[str, Tensor]) -> bool:
 def convert_published(
     state_dict: Mapping[str, Tensor], model: nn.Module
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Translate a published model's weights for a model of ours.
+    """Translate the weights of a published model to those of ``model``.
 
     Names that fit no rule stay as they are, so that a comparison with the model reports
     them.
@@ -71,10 +72,10 @@ def convert_published(
             :class:`~piip_mm.models.backbone.Backbone`, possibly on the meta device.
 
     Returns:
-        Our names to the same tensors, and the published names that nothing reads.
+        New names to the same tensors, and the published names that nothing reads.
 
     Raises:
-        ValueError: If the model has another backbone.
+        ValueError: If the model has a backbone of another class.
     """
     if _is_classifier(state_dict):
         return rename_state_dict(state_dict, classifier_rules(model))
@@ -90,4 +91,4 @@ def convert_published(
 
 
 def _is_classifier(state_dict: Mapping[str, Tensor]) -> bool:
-    return any(name.startswith(_CLASSIFIER_NAME) for name in state_dict)
+    return any(name.startswith(_CLASSIFIER_PREFIX) for name in state_dict)

@@ -17,10 +17,10 @@ from .arguments import discard, pop_required, refuse_rest, require_values
 from .branches import deit_branch, internvit_branch
 from .networks import piip_config
 
-#: Type of the config that the migration makes.
+#: Type of the migrated configs.
 CLASSIFIER = 'mmpretrain.ImageClassifier'
 
-# Defaults of the published class that differ from its defaults for detection.
+# Defaults of InternViT6B for classification that differ from those for detection.
 _INTERNVIT_DEFAULTS = dict(
     patch_size=16, init_values=None, qk_normalization=False, norm_layer_type='ln'
 )
@@ -32,7 +32,7 @@ def _network(kwargs: dict[str, Any], num_branches: int) -> dict[str, Any]:
     separate = kwargs.pop('separate_head', False)
     num_classes = kwargs.pop('num_classes', 1000)
     if separate:
-        # Read with the merged head only.
+        # Only used with the merged head.
         discard(kwargs, 'use_cls_head')
     require_values(kwargs, use_cls_head=True)
     classes, norms = [], []
@@ -45,7 +45,7 @@ def _network(kwargs: dict[str, Any], num_branches: int) -> dict[str, Any]:
         if separate and not branch.get('use_cls_token', True):
             raise ValueError(
                 f'separate_head=True, but branch{k} has use_cls_token=False: the '
-                'published code does not run so'
+                'published code cannot run with both'
             )
     backbone = piip_config(kwargs, num_branches, _branch)
     del backbone['out_strides']
@@ -66,7 +66,7 @@ def _network(kwargs: dict[str, Any], num_branches: int) -> dict[str, Any]:
             type='PIIPSeparateHead',
             num_classes=classes[0],
             in_channels=in_channels,
-            # The published code takes what stands first after the class token.
+            # The published code classifies the first token after the class token.
             token='first_patch',
             norm=norms,
         ),
@@ -127,10 +127,10 @@ def _final_norm(kwargs: dict[str, Any], model_type: str) -> str:
 
 
 def _classifier(backbone: dict[str, Any], head: dict[str, Any]) -> dict[str, Any]:
-    # Registers the heads; they need mmpretrain, which other tasks do without.
+    # Registers the heads. They require mmpretrain, which other tasks do not.
     import piip_mm.models.heads  # noqa: F401
 
-    # With prefixes the config can be built in any scope.
+    # The prefix lets the config be built in any default scope.
     head['loss'] = dict(type='mmpretrain.CrossEntropyLoss')
     return dict(
         type=CLASSIFIER,
@@ -144,7 +144,7 @@ def published_backbone(model: nn.Module) -> Backbone:
     """The backbone of a model that published weights are loaded into.
 
     Raises:
-        ValueError: If it is none of ours.
+        ValueError: If it is not a :class:`~piip_mm.models.backbone.Backbone`.
     """
     backbone = model.get_submodule('backbone')
     if not isinstance(backbone, Backbone):
@@ -156,14 +156,14 @@ def published_backbone(model: nn.Module) -> Backbone:
 
 
 def classifier_rules(model: nn.Module) -> list[Rule]:
-    """Rules from the names of a published classifier to those of ours.
+    """Rules that map the names of a published classifier to those of ``model``.
 
     Args:
-        model: mmpretrain's ``ImageClassifier`` with a head of ours, perhaps on the meta
-            device.
+        model: mmpretrain's ``ImageClassifier`` with a head of this package, possibly on
+            the meta device.
 
     Raises:
-        ValueError: If it has another backbone.
+        ValueError: If it has a backbone of another class.
     """
     backbone = published_backbone(model)
     rules = backbone.published_rules()
@@ -198,7 +198,7 @@ def classifier_rules(model: nn.Module) -> list[Rule]:
     ]
 
 
-#: As :data:`piip_mm.published.networks.NETWORK_KINDS`.
+#: See :data:`piip_mm.published.networks.NETWORK_KINDS`.
 CLASSIFIER_KINDS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
     'cls.PIIPTwoBranch': lambda kwargs, _: _network(kwargs, 2),
     'cls.PIIPThreeBranch': lambda kwargs, _: _network(kwargs, 3),

@@ -1,8 +1,8 @@
 """Backbones and classifiers of the published code: their configs and weights.
 
 The published code numbers branches from the largest model on the smallest image
-(``branch1``) to the full image; here they are listed the other way round, from high to
-low resolution. Published branch k of N is branch N - k of ours.
+(``branch1``) to the full image; here they are listed in the opposite order, from high to
+low resolution. Published branch k of N is branch N - k.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ def migrate_config(
     Args:
         kind: Code base and class of the published backbone, e.g.
             ``'det.PIIPThreeBranch'`` or ``'det.vit_models'``. The published four-branch
-            class builds branch 4 with the settings of branch 3; ``'det.PIIPFourBranch'``
-            means it as coded, ``'det.PIIPFourBranch(fixed: ...)'`` as intended.
+            class builds branch 4 with the settings of branch 3: ``'det.PIIPFourBranch'``
+            migrates it as coded, ``'det.PIIPFourBranch(fixed: ...)'`` as intended.
         kwargs: Constructor arguments under their published names.
-        convnext_archs: Depths and widths behind the names of ConvNeXt branches.
+        convnext_archs: Depths and widths of ConvNeXt branches by the names of their
+            weights, see :func:`~piip_mm.published.branches.add_convnext_archs`.
 
     Returns:
         Config of a :class:`~piip_mm.models.PIIP` or
@@ -66,7 +67,7 @@ def migrate_state_dict(
     """Translate the weights of a published backbone.
 
     Parameters that nothing reads are dropped: class tokens and final norms of branches,
-    ``fpn1`` where no stride-4 map is asked for, blocks after the last output.
+    ``fpn1`` where no stride-4 map is output, blocks after the last output.
 
     Args:
         state_dict: Published names to tensors, of the backbone or classifier alone: names
@@ -74,7 +75,7 @@ def migrate_state_dict(
         config: What :func:`migrate_config` made of the published arguments.
 
     Returns:
-        Our names to the same tensors; loads strictly into the built config.
+        New names to the same tensors; they load strictly into the built config.
 
     Raises:
         ValueError: If a name fits no rule or the config is of another kind.

@@ -1,4 +1,4 @@
-"""Arguments of the published networks of several branches to configs of ours."""
+"""Configs of networks from the arguments of the published multi-branch networks."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .branches import (
     uniperceiver_branch,
 )
 
-#: Arguments of a branch that concern its own outputs, which a network does not read.
+#: Arguments about a branch's own outputs, which a network does not use.
 _OWN_OUTPUTS = ('with_fpn', 'out_indices', 'use_simple_fpn', 'output_dtype')
 
-#: The published networks take the class of a branch from the name of its weights: the
-#: first of these that is a part of it; otherwise it is an InternViT6B.
+#: The published networks choose the class of a branch by the first of these strings that
+#: the name of its weights contains; if there is none, it is an InternViT6B.
 _FAMILIES: dict[str, BranchConfig] = {
     'deit': deit_branch,
     'beit': beit_branch,
@@ -42,7 +42,7 @@ def _branch_by_name(kwargs: dict[str, Any], depth: int | None) -> dict[str, Any]
 
 
 def _deit_or_internvit(kwargs: dict[str, Any], depth: int | None) -> dict[str, Any]:
-    """The same for the networks that have no other families."""
+    """The same for the networks that only know these two families."""
     return (deit_branch if _is_deit(kwargs) else internvit_branch)(kwargs, depth)
 
 
@@ -81,14 +81,14 @@ def piip_config(
                 f'branch{k}_w_cls_token=True cannot be migrated for a DeiT branch: its '
                 'position embedding has no row for a class token'
             )
-        # Branches of a larger size than the last one see its image as it is.
+        # Branches whose size exceeds that of the last one see its image unscaled.
         size = pop_required(branch, 'real_size')
         branch['img_size'] = min(size, branches[0]['img_size']) if branches else size
         discard(branch, *_OWN_OUTPUTS)
         ends.append(_group_ends(indexes))
         if not branches:
             strides = _strides(branch, [ends[0][tap] for tap in (*taps, -1)], regular)
-        # Blocks after the last group exist in the published code and are never run.
+        # Blocks after the last group exist in the published code but are never run.
         branches.append(branch_config(branch, ends[-1][-1] + 1))
     is_dino = kwargs.pop('is_dino', False)
     config = dict(
@@ -109,7 +109,7 @@ def piip_config(
 
 
 def interaction_config(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Options of the interactions, taken out of the arguments of a network."""
+    """Options of the interactions, removed from the arguments of a network."""
     attn = kwargs.pop('interact_attn_type', 'normal')
     check_choice('interact_attn_type', attn, ('normal', 'deform'))
     norm = kwargs.pop('norm_layer', None)
@@ -134,20 +134,20 @@ def interaction_config(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 def _four_branch_config(kwargs: dict[str, Any], variant: str) -> dict[str, Any]:
     as_coded = {'': True, 'as coded': True, 'fixed': False, 'intended': False}
-    meaning = re.split('[:,)]', variant.lower().replace('-', ' '))[0].strip()
-    if meaning not in as_coded:
+    choice = re.split('[:,)]', variant.lower().replace('-', ' '))[0].strip()
+    if choice not in as_coded:
         raise ValueError(
-            f"unknown variant {meaning!r} of 'det.PIIPFourBranch'; choose one of "
+            f"unknown variant {choice!r} of 'det.PIIPFourBranch'; choose one of "
             f'{", ".join(map(repr, as_coded))}'
         )
-    if as_coded[meaning]:
+    if as_coded[choice]:
         branch4 = dict(pop_required(kwargs, 'branch4'))
-        own = {
+        kept = {
             key: pop_required(branch4, key)
             for key in ('real_size', 'interaction_indexes')
         }
-        kwargs['branch4'] = {**kwargs.get('branch3', {}), **own}
-    # This class builds DeiT branches whatever their weights are called.
+        kwargs['branch4'] = {**kwargs.get('branch3', {}), **kept}
+    # This class builds DeiT branches regardless of the names of their weights.
     return piip_config(kwargs, 4, deit_branch)
 
 
@@ -156,7 +156,7 @@ def _seg_config(kwargs: dict[str, Any], num_branches: int) -> dict[str, Any]:
     for k in range(1, num_branches + 1):
         branch = kwargs[f'branch{k}'] = dict(pop_required(kwargs, f'branch{k}'))
         if not _is_deit(branch):
-            # Stored for the image; that of DeiT for the pretraining.
+            # Its positions are stored for img_size, DeiT's for pretrain_img_size.
             branch['pretrain_img_size'] = branch.get('img_size', 224)
     return piip_config(kwargs, num_branches, _deit_or_internvit)
 
@@ -211,14 +211,15 @@ def _group_ends(indexes: Sequence[Sequence[int]]) -> list[int]:
     for group in indexes:
         if group[0] != start or group[-1] < start:
             raise ValueError(
-                f'interaction_indexes {indexes}: expected groups that follow each other '
-                'from block 0'
+                f'interaction_indexes {indexes}: expected groups that follow each other, '
+                'starting at block 0'
             )
         start = group[-1] + 1
     return [group[-1] for group in indexes]
 
 
-#: Translations by code base and class; called with the arguments and the text after '('.
+#: Translations by code base and class, called with the arguments and the variant: the
+#: text after '(' in the kind.
 NETWORK_KINDS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
     'det.PIIPTwoBranch': lambda kwargs, _: piip_config(kwargs, 2, _deit_or_internvit),
     'det.PIIPThreeBranch': lambda kwargs, _: piip_config(kwargs, 3, _branch_by_name),

@@ -1,4 +1,4 @@
-"""Arguments of the published single-branch backbones to configs of ours."""
+"""Configs of backbones from the arguments of the published single-branch backbones."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def _single_config(
     branch_config: BranchConfig,
     depth: int,
 ) -> dict[str, Any]:
-    """Config of a published network of one branch, whose maps come out as (B, C, H, W).
+    """Config of a published network of one branch, which returns (B, C, H, W) maps.
 
     Args:
         kwargs: Constructor arguments.
         branch_config: Translates the arguments of the branch.
-        depth: Number of blocks where none is given.
+        depth: Default number of blocks.
     """
     out_indices = kwargs.pop('out_indices', [7, 11, 15, 23])
     with_fpn = kwargs.pop('with_fpn', False)
     depth = kwargs.get('depth', depth)
-    # The published code goes through the blocks and keeps the maps of those named. Where
-    # it would keep none, and fail, the last one is what a reader expects.
+    # The published code runs the blocks and keeps the maps of those in out_indices. It
+    # fails if there are none; then the last block is what a reader expects.
     outputs = sorted({i for i in out_indices if 0 <= i < depth}) or [depth - 1]
     if kwargs.pop('use_simple_fpn', True) or (
-        # These make all levels from the last output whatever the option is.
+        # These make all levels from the last output regardless of the option.
         with_fpn and branch_config in (deit_branch, beit_branch)
     ):
         outputs = outputs[-1:]
@@ -61,12 +61,12 @@ def _single_config(
 
 
 def _single_convnext_config(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Config of a published ``ConvNextHFWrapper`` as a backbone of its own."""
+    """Config of a published ``ConvNextHFWrapper`` as a backbone on its own."""
     single = kwargs.pop('single_branch', False)
     if not single:
         raise ValueError(
-            f'single_branch={single}: the published ConvNeXt runs on its own with '
-            'single_branch=True only'
+            f'single_branch={single}: the published ConvNeXt only runs on its own '
+            'with single_branch=True'
         )
     require_values(kwargs, with_simple_fpn=False)
     kwargs['img_size'] = pop_required(kwargs, 'real_size')
@@ -80,14 +80,14 @@ def _single_convnext_config(kwargs: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-#: As :data:`piip_mm.published.networks.NETWORK_KINDS`.
+#: See :data:`piip_mm.published.networks.NETWORK_KINDS`.
 SINGLE_BRANCH_KINDS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
     'det.vit_models': lambda kwargs, _: _single_config(kwargs, deit_branch, VIT_DEPTH),
     'det.InternViT6B': lambda kwargs, _: _single_config(
         kwargs, internvit_branch, INTERNVIT_DEPTH
     ),
     'det.BEiT': lambda kwargs, _: _single_config(kwargs, beit_branch, VIT_DEPTH),
-    # It runs all blocks and returns tokens, which come out as a map here.
+    # It runs all blocks and returns tokens, which the migrated network returns as a map.
     'det.UnifiedBertEncoder': lambda kwargs, _: _single_config(
         {**kwargs, 'out_indices': [kwargs.get('depth', VIT_DEPTH) - 1]},
         uniperceiver_branch,

@@ -1,1 +1,1 @@
-"""Weight files: where they come from, their names and sizes, what became of them."""
+"""Weight files: where they come from, names and sizes of tensors, load reports."""

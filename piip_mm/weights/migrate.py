@@ -1,4 +1,4 @@
-"""Former place of :mod:`piip_mm.published`, for code that imports from here."""
+"""Former location of :mod:`piip_mm.published`, kept for code that imports it."""
 
 from piip_mm.published import migrate_config, migrate_state_dict
 

@@ -1,4 +1,4 @@
-"""Weights of single pretrained networks, loaded into branches."""
+"""Loading the weights of pretrained networks into branches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .source import load_weights, unwrap_state_dict
 
 
 class PretrainedTarget(Protocol):
-    """What a branch says about the weights of its family; see ``Branch``."""
+    """The part of the interface of ``Branch`` that loading weights needs."""
 
     weights_title: str
     optional_weights: str
@@ -52,19 +52,19 @@ def load_pretrained(branch: PretrainedTarget, checkpoint: str) -> LoadReport:
     """
     report = LoadReport()
     weights = _converted(checkpoint, branch, report)
-    own = branch.state_dict()
+    expected = branch.state_dict()
     mismatched = [
-        f'{name}: {tuple(tensor.shape)} in the file, {tuple(own[name].shape)} here'
+        f'{name}: {tuple(tensor.shape)} in the file, {tuple(expected[name].shape)} here'
         for name, tensor in weights.items()
-        if name in own and own[name].shape != tensor.shape
+        if name in expected and expected[name].shape != tensor.shape
     ]
     if mismatched:
         raise ValueError(
             f'{checkpoint!r} does not fit the branch; check its arch. '
             + '; '.join(mismatched[:4])
         )
-    for name in [name for name in weights if name not in own]:
-        # Blocks that the network does not read, and what a branch need not have.
+    for name in [name for name in weights if name not in expected]:
+        # Only removed blocks and optional weights may be absent from the branch.
         block = re.match(r'blocks\.(\d+)\.', name)
         is_cut = block is not None and int(block[1]) >= branch.depth
         if not is_cut and not re.fullmatch(branch.optional_weights, name):
@@ -75,14 +75,14 @@ def load_pretrained(branch: PretrainedTarget, checkpoint: str) -> LoadReport:
         report.dropped.append(name)
         del weights[name]
     report.loaded = list(weights)
-    report.missing = [name for name in own if name not in weights]
-    needed = [
+    report.missing = [name for name in expected if name not in weights]
+    required = [
         name for name in report.missing if not re.fullmatch(branch.optional_weights, name)
     ]
-    if needed:
+    if required:
         raise ValueError(
-            f'{checkpoint!r} lacks {len(needed)} tensors of the branch, the first of '
-            f'them {needed[:4]}; check its arch'
+            f'{checkpoint!r} lacks {len(required)} tensors of the branch, the first of '
+            f'them {required[:4]}; check its arch'
         )
     branch.load_state_dict(weights, strict=False)
     print_log(f'{checkpoint}: {report}', logger='current')
@@ -101,8 +101,9 @@ def _converted(
             new_name = rename(name, rules)
         except ValueError as error:
             raise ValueError(
-                f'{checkpoint!r} has {name}, which is in no file of '
-                f'{branch.weights_title}; use weights of the same family as the branch'
+                f'{checkpoint!r} has {name}, which does not occur in '
+                f'any file of {branch.weights_title}; use weights of the same family as '
+                'the branch'
             ) from error
         if new_name is None:
             report.dropped.append(name)

@@ -1,4 +1,4 @@
-"""Renaming by tables of rules."""
+"""Renaming parameters by tables of rules."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeAlias, TypeVar
 
 #: New name: a template, a function of the match, or None to drop the parameter.
 Target: TypeAlias = str | Callable[[re.Match[str]], str | None] | None
-#: A pattern for the whole name, and its target.
+#: A regular expression for the whole name, and the target.
 Rule: TypeAlias = tuple[str, Target]
 
 ValueT = TypeVar('ValueT')
@@ -30,7 +30,7 @@ def rename(name: str, rules: Sequence[Rule]) -> str | None:
         if isinstance(target, str):
             return match.expand(target)
         return None if target is None else target(match)
-    raise ValueError(f'{name!r} is no parameter that is known here')
+    raise ValueError(f'{name!r} is not a known parameter name')
 
 
 def rename_state_dict(

@@ -1,4 +1,4 @@
-"""What became of the tensors of a file."""
+"""Reports on how the tensors of a file were used."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-# In DINO: takes the encoded reference points, 2 C wide in mmdet and 4 C in its fork.
+# Layer of DINO on encoded reference points, which are 2 C wide in mmdet, 4 C in its fork.
 _REF_POINT_HEAD = 'decoder.ref_point_head.layers.0.weight'
 _FORKED_DINO = (
     '; the DINO of onedl-mmdetection encodes reference points at twice the width of '
@@ -18,7 +18,7 @@ _FORKED_DINO = (
 
 @dataclass
 class LoadReport:
-    """What became of the tensors of a pretrained file and the parameters of a branch."""
+    """How the tensors of a pretrained file were used for the parameters of a branch."""
 
     loaded: list[str] = field(default_factory=list)
     resized: list[str] = field(default_factory=list)
@@ -65,13 +65,14 @@ class FitReport:
 
 def compare(state_dict: Mapping[str, Tensor], model: nn.Module) -> FitReport:
     """Compare the names and shapes of a state dict with those of a model."""
-    own = model.state_dict()
-    report = FitReport(missing=[name for name in own if name not in state_dict])
+    expected = model.state_dict()
+    report = FitReport(missing=[name for name in expected if name not in state_dict])
     for name, tensor in state_dict.items():
-        if name not in own:
+        if name not in expected:
             report.left_over.append(name)
-        elif own[name].shape != tensor.shape:
-            shapes = f'{tuple(tensor.shape)} in the file, {tuple(own[name].shape)} here'
+        elif expected[name].shape != tensor.shape:
+            own_shape = tuple(expected[name].shape)
+            shapes = f'{tuple(tensor.shape)} in the file, {own_shape} here'
             reason = _FORKED_DINO if name == _REF_POINT_HEAD else ''
             report.mismatched.append(f'{name}: {shapes}{reason}')
         else:

@@ -1,4 +1,4 @@
-"""Fitting tensors of pretrained files to other grids."""
+"""Resizing tensors of pretrained files to other grids."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 def resize_rows(rows: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
     """Bicubic interpolation of (1, H * W, C) position rows to another grid, in float32.
 
-    On the same grid the rows themselves are returned.
+    If the grid stays the same, the rows themselves are returned.
     """
     if old == new:
         return rows
@@ -34,11 +34,12 @@ def resize_positions(
     """Bicubic interpolation of a (1, rows, C) position embedding to an (H, W) grid.
 
     Args:
-        pos_embed: A square of rows, possibly after others for class tokens.
-        grid: (H, W) to fit.
+        pos_embed: A square of rows, possibly preceded by rows for class and distillation
+            tokens.
+        grid: (H, W) of the result.
         cls_row: Whether the result starts with the row of the class token: the first row
             of the file, or zeros if the file has none. Otherwise rows before the square
-            are left out.
+            are dropped.
 
     Raises:
         ValueError: If the rows do not form a square.

@@ -33,8 +33,9 @@ _WRAPPERS = ('model', 'module', 'state_dict')
 
 
 def unwrap_state_dict(content: Any) -> dict[str, Any]:
-    """Tensors by name: of MMEngine or MMCV ('state_dict'), DeepSpeed ('module'),
-    DeiT ('model'), or bare; the prefix 'module.' of distributed training is removed.
+    """Tensors by name from a file of MMEngine or MMCV ('state_dict'), DeepSpeed
+    ('module'), DeiT ('model') or without such a key; removes the prefix 'module.' of
+    distributed training.
 
     Raises:
         ValueError: If the file holds anything else.
@@ -53,7 +54,7 @@ def unwrap_state_dict(content: Any) -> dict[str, Any]:
 
 
 def where_to_get(path: str) -> str:
-    """How to get a file of pretrained weights, in words."""
+    """Instructions for getting a file of pretrained weights."""
     name = Path(path).name
     if name in _DOWNLOADS:
         url = _DOWNLOADS[name] + name
@@ -77,8 +78,8 @@ def load_weights(location: str) -> Mapping[str, Any]:
     Raises:
         FileNotFoundError: If a local file does not exist.
         ConnectionError: If a download fails.
-        ValueError: If timm has no such model or no weights for it, a download has another
-            checksum than its name says, or a file is damaged.
+        ValueError: If timm has no such model or no weights for it, a download does not
+            match the checksum in its name, or a file is damaged.
     """
     if location.startswith(TIMM_PREFIX):
         return _on_main_process_first(_from_timm, location.removeprefix(TIMM_PREFIX))
@@ -98,7 +99,7 @@ def load_weights(location: str) -> Mapping[str, Any]:
 def _on_main_process_first(
     load: Callable[[str], Mapping[str, Any]], location: str
 ) -> Mapping[str, Any]:
-    """Let one process download the file that all of them read."""
+    """Let one process download a file before the others read it."""
     if is_main_process():
         content = load(location)
     barrier()
@@ -111,7 +112,7 @@ def read_file(path: Path) -> Mapping[str, Any]:
     """Content of a file.
 
     Raises:
-        ValueError: If the file is damaged, or of another kind than its name says.
+        ValueError: If the file is damaged, or not of the type that its name indicates.
     """
     try:
         match path.suffix:
@@ -120,8 +121,8 @@ def read_file(path: Path) -> Mapping[str, Any]:
             case '.safetensors':
                 return load_file(path)
             case _:
-                # With mmap tensors are read when they are copied into the model: a file
-                # of 24 GB does not need 24 GB next to the model.
+                # With mmap, tensors are read when they are copied into the model, so that
+                # a file of 24 GB does not take 24 GB of memory in addition to the model.
                 mmap = is_zipfile(path)
                 return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
     except (
@@ -160,7 +161,7 @@ def _from_url(url: str) -> Mapping[str, Any]:
     try:
         return read_file(path)
     except ValueError:
-        # A connection that was cut leaves a short file and raises no error.
+        # An interrupted connection leaves a truncated file without raising an error.
         path.unlink()
         raise
 
@@ -178,7 +179,7 @@ def check_timm_model(name: str) -> None:
 def _from_timm(name: str) -> Mapping[str, Any]:
     check_timm_model(name)
     print_log(
-        f'Pretrained weights from timm, {name} (without a network: set '
+        f'Pretrained weights from timm, {name} (if offline, set '
         'init_cfg.checkpoint to a file)',
         logger='current',
     )

@@ -24,7 +24,7 @@ class Branch(BaseModule):
     weights of its family are called; the network that holds it knows only this
     interface. Shapes: B batch, N = H * W tokens of width C; after block i, C is
     ``dims[i]`` and one token covers ``strides[i]`` pixels. P prefix tokens (class and
-    register tokens) may precede them; they pass through the blocks and nowhere else.
+    register tokens) may precede them; only the blocks process these.
 
     A subclass builds the parts of its embedding and ``blocks``, calls
     :meth:`freeze_stages`, and defines :meth:`embed` and :meth:`run`.
@@ -37,8 +37,8 @@ class Branch(BaseModule):
         has_layers: Whether :meth:`get_layer_depth` distinguishes the blocks; otherwise
             all parameters belong to the last layer.
         weights_title: Name of the family in messages about weights.
-        optional_weights: Pattern of own names that a pretrained file may lack, or may
-            contain although the branch does not have them.
+        optional_weights: Regular expression for names that a pretrained file may lack, or
+            may contain although the branch does not have them.
 
     Args:
         img_size: Side in pixels of the branch's image; at run time only its ratio to the
@@ -53,8 +53,8 @@ class Branch(BaseModule):
             :func:`piip_mm.weights.pretrained.load_pretrained`.
 
     Raises:
-        ValueError: If ``img_size`` does not give a token or ``frozen_stages`` is out of
-            range.
+        ValueError: If ``img_size`` is too small for a single token or ``frozen_stages``
+            is out of range.
     """
 
     blocks: nn.ModuleList
@@ -123,7 +123,7 @@ class Branch(BaseModule):
         return block(*args)
 
     def stage_modules(self, stage: int) -> list[nn.Module | nn.Parameter]:
-        """What belongs to the embedding (stage 0) or to block ``stage - 1``."""
+        """Modules and parameters of the embedding (stage 0) or of block ``stage - 1``."""
         if stage == 0:
             return [getattr(self, name) for name in self.embedding]
         return [self.blocks[stage - 1]]
@@ -133,7 +133,7 @@ class Branch(BaseModule):
 
         Args:
             param_name: Full name of the parameter.
-            prefix: Prefix of the branch's own names.
+            prefix: Prefix of the branch's names.
 
         Returns:
             Layer id and number of layers: 0 for the embedding, i + 1 for block i, and
@@ -159,19 +159,19 @@ class Branch(BaseModule):
         del self.blocks[start:]
 
     def weight_rules(self) -> Sequence[Rule]:
-        """Rules from names in pretrained files and published checkpoints to own names.
+        """Rules that map names in pretrained and published files to the branch's names.
 
         A family without pretrained weights needs none.
         """
         return []
 
     def prepare_weights(self, weights: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Convert the content of a pretrained file as far as this is more than renaming;
-        called before the names are translated."""
+        """Convert the content of a pretrained file where renaming is not enough; called
+        before the names are translated."""
         return weights
 
     def fit_weight(self, name: str, tensor: Tensor) -> Tensor:
-        """Resize a tensor of a pretrained file, given its own name, to the branch.
+        """Resize a tensor of a pretrained file to the branch's parameter ``name``.
 
         Raises:
             ValueError: If the tensor cannot be resized.
@@ -179,18 +179,18 @@ class Branch(BaseModule):
         return tensor
 
     def init_weights(self) -> None:
-        """Load pretrained weights, or initialise as ``init_cfg`` says.
+        """Load pretrained weights, or initialise according to ``init_cfg``.
 
         Raises:
-            ValueError: If ``init_cfg`` has no checkpoint, or entries that the pretrained
-                weights would overwrite. See also
+            ValueError: If ``init_cfg`` lacks the checkpoint, or has other entries, which
+                the pretrained weights would overwrite. See also
                 :func:`piip_mm.weights.pretrained.load_pretrained`.
         """
         cfg = self.init_cfg
         if isinstance(cfg, (list, tuple)) and len(cfg) == 1:
             cfg = cfg[0]
         if isinstance(cfg, (list, tuple)) and any(
-            one.get('type') == 'Pretrained' for one in cfg
+            entry.get('type') == 'Pretrained' for entry in cfg
         ):
             raise ValueError(
                 f'init_cfg {cfg} has other entries next to the pretrained weights, which '
@@ -205,8 +205,8 @@ class Branch(BaseModule):
             super().init_weights()
 
     def freeze_stages(self) -> None:
-        """Freeze the first ``frozen_stages``; a subclass calls this at the end of its
-        constructor."""
+        """Freeze the embedding and blocks that ``frozen_stages`` selects; a subclass
+        calls this at the end of its constructor."""
         for stage in range(self.frozen_stages + 1):
             for module in self.stage_modules(stage):
                 module.requires_grad_(False)

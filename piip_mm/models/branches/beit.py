@@ -20,9 +20,9 @@ from .geometry import PlainArch, resolve_arch
 from .plain import PlainBranch
 
 _TABLE = 'relative_position_bias_table'
-#: Table of all blocks in files of the pretraining.
+#: The table that all blocks share in files of the pretraining.
 _SHARED_TABLE = f'rel_pos_bias.{_TABLE}'
-#: Rows at the end of a table for pairs with the class token.
+#: Rows at the end of a table for pairs that include the class token.
 _NUM_CLS_ROWS = 3
 
 #: Names in the original releases, the published PIIP code and timm.
@@ -32,7 +32,7 @@ _WEIGHT_RULES: list[Rule] = [
     (rf'blocks\.\d+\.attn\.(?:[qv]_bias|{_TABLE})', r'\g<0>'),
     (r'blocks\.\d+\.(?:norm[12]|attn\.(?:qkv|proj)|mlp\.fc[12])\..+', r'\g<0>'),
     (r'.+\.relative_position_index|rel_pos_bias\..+', None),
-    # No BEiT v2 has a position embedding, and neither has this branch.
+    # BEiT v2 models do not have a position embedding, and neither does this branch.
     (r'cls_token|mask_token|pos_embed', None),
     (r'(?:norm|fc_norm|head|lm_head|cls_pt_layers|up[12])\..+', None),
 ]
@@ -62,15 +62,15 @@ BEIT_ARCHS: dict[str, BEiTArch] = {
 class PIIPBEiT(PlainBranch):
     """BEiT (arXiv 2106.08254) or BEiT v2 (arXiv 2208.06366).
 
-    Tokens have no position embedding: all positions are relative and belong to the
-    windows of the attention, see :class:`RelativePositionAttention`. As a branch it has
-    neither class token nor final norm. Any image of at least one patch works.
+    There is no position embedding: positions are relative, within the windows of the
+    attention, see :class:`RelativePositionAttention`. As a branch it has neither a class
+    token nor a final norm. Any image of at least one patch works.
 
     Args:
         arch: Name of a preset (:data:`BEIT_ARCHS`) or the fields of :class:`BEiTArch`.
         img_size: Side of the branch's image in pixels, see :class:`Branch`.
         window_size: Side of the attention windows in tokens: one value for all blocks, or
-            one per block; the side of the grid for global attention.
+            one per block; for global attention, the side of the grid.
         kwargs: Further options, see :class:`PlainBranch`.
 
     Raises:
@@ -94,8 +94,8 @@ class PIIPBEiT(PlainBranch):
         if None in self.windows:
             raise ValueError(
                 f'window_size={window_size!r}: block {self.windows.index(None)} has no '
-                'window, which its table of relative positions needs; for global '
-                'attention give the side of the grid in tokens'
+                'window, which its table of relative positions requires; for global '
+                'attention, give the side of the grid in tokens'
             )
 
         def attention(window: int | None) -> nn.Module:
@@ -116,15 +116,15 @@ class PIIPBEiT(PlainBranch):
         return _WEIGHT_RULES
 
     def prepare_weights(self, weights: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Give every block a copy of a table that all blocks share in the file."""
+        """Give every block the table that all blocks share in the file."""
         if _SHARED_TABLE not in weights:
             return weights
-        own = {name: tensor for name, tensor in weights.items() if name != _SHARED_TABLE}
+        others = {name: value for name, value in weights.items() if name != _SHARED_TABLE}
         table = weights[_SHARED_TABLE]
-        return own | {f'blocks.{i}.attn.{_TABLE}': table for i in range(self.depth)}
+        return others | {f'blocks.{i}.attn.{_TABLE}': table for i in range(self.depth)}
 
     def fit_weight(self, name: str, tensor: Tensor) -> Tensor:
-        """See :meth:`Branch.fit_weight`; fits the tables of relative positions too."""
+        """See :meth:`Branch.fit_weight`; also resizes tables of relative positions."""
         block = name.split('.')[1]
         if name.endswith(_TABLE) and int(block) < self.depth:
             window = self.windows[int(block)]
@@ -134,24 +134,25 @@ class PIIPBEiT(PlainBranch):
 
 
 def resize_position_table(table: Tensor, window: int) -> Tensor:
-    """Fit a table of relative positions to another window.
+    """Resize a table of relative positions to another window size.
 
     Nearby positions keep their meaning: the distances 0, 1, 2, ... of the table become
     0, 1, 1 + q, 1 + q + q^2, ... in the new window, with q such that the farthest ones
     coincide (1.01 <= q <= 1.5), and a bicubic spline through them is evaluated at the
-    whole numbers, as in the fine-tuning of BEiT (arXiv 2106.08254).
+    integers, as in the fine-tuning of BEiT (arXiv 2106.08254).
 
     Args:
         table: ((2 w - 1)^2, M) or, with rows for a class token, ((2 w - 1)^2 + 3, M) for
             windows of side w and M heads.
-        window: Side of the windows wanted.
+        window: Side of the new windows.
 
     Returns:
-        ((2 * window - 1)^2, M), without rows for a class token; for the same window the
-        rows themselves.
+        ((2 * window - 1)^2, M), without rows for a class token; the rows themselves if
+        the window size stays the same.
 
     Raises:
-        ValueError: If the number of rows is neither of the two, or w is 1.
+        ValueError: If the number of rows is neither of the two, or the window size has to
+            change from 1.
     """
     old, new = _table_side(len(table)), 2 * window - 1
     rows = table[: old**2]
@@ -173,7 +174,7 @@ def resize_position_table(table: Tensor, window: int) -> Tensor:
 
 
 def _table_side(num_rows: int) -> int:
-    """2 w - 1 for the window side w of a table."""
+    """2 w - 1 for a table of windows of side w."""
     for count in (num_rows, num_rows - _NUM_CLS_ROWS):
         side = math.isqrt(max(count, 0))
         if side % 2 and side**2 == count:
@@ -185,10 +186,10 @@ def _table_side(num_rows: int) -> int:
 
 
 def _geometric_points(old: int, new: int) -> np.ndarray:
-    """Where the distances -old, ..., old of a table lie in one of -new, ..., new."""
+    """Positions of the distances -old, ..., old in a table for -new, ..., new."""
     low, high = 1.01, 1.5
     ratio = high
-    # The tolerance is the original one; it shows in the resized tables.
+    # The tolerance is that of the original code; it affects the resized tables.
     while high - low > 1e-6:
         ratio = (low + high) / 2
         if sum(ratio**i for i in range(old)) > new:

@@ -26,7 +26,7 @@ _STEM_STRIDE = 4
 # code under 'convnext_model'.
 _HF = r'(?:convnext(?:_model)?\.)?'
 
-#: Names inside a block: Hugging Face, the original release, timm.
+#: Names inside a block, in files of Hugging Face, the original release and timm.
 _BLOCK_RULES: list[Rule] = [
     (r'(?:dwconv|conv_dw)\.(.+)', r'conv_dw.\1'),
     (r'(?:layernorm|norm)\.(.+)', r'norm.\1'),
@@ -40,7 +40,7 @@ class ConvNeXtArch:
     """Geometry of a ConvNeXt.
 
     Attributes:
-        depths: Blocks of each of the four stages, down-sampling layers not counted.
+        depths: Blocks in each of the four stages, not counting down-sampling layers.
         dims: Width C of each stage.
     """
 
@@ -63,12 +63,12 @@ class ConvNeXtArch:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """C after each block, down-sampling layers counted as blocks."""
+        """C after each block, counting down-sampling layers as blocks."""
         return self._by_block(self.dims)
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Stride in pixels after each block, down-sampling layers counted as blocks."""
+        """Stride in pixels after each block, counting down-sampling layers as blocks."""
         return self._by_block([_STEM_STRIDE * 2**stage for stage in range(_NUM_STAGES)])
 
     def _by_block(self, values: Sequence[int]) -> tuple[int, ...]:
@@ -79,7 +79,7 @@ class ConvNeXtArch:
         )
 
 
-#: Presets of the paper; its weights have the same names.
+#: Models of the paper, under the names of the paper's weights.
 CONVNEXT_ARCHS: dict[str, ConvNeXtArch] = {
     f'convnext_{size}': ConvNeXtArch(
         depths=(3, 3, middle, 3),
@@ -100,8 +100,8 @@ class PIIPConvNeXt(Branch):
     """ConvNeXt without its final norm, as one flat list of blocks.
 
     The down-sampling layer before a stage (LayerNorm and a 2x2 convolution of stride 2)
-    is a block of its own: ConvNeXt-T with stages of 3, 3, 9 and 3 blocks has 21, and
-    blocks 3, 7 and 17 halve the grid. A remainder of pixels is dropped each time.
+    counts as a block: ConvNeXt-T with stages of 3, 3, 9 and 3 blocks has 21 blocks, of
+    which 3, 7 and 17 halve the grid. Each of these drops an odd last row or column.
 
     Parameters of a ConvNeXt do not take part in layer-wise learning-rate decay, as in
     the published training: all of them have the top layer id and the full rate.
@@ -111,9 +111,9 @@ class PIIPConvNeXt(Branch):
             :class:`ConvNeXtArch`.
         img_size: Side of the branch's image in pixels, see :class:`Branch`.
         in_channels: Channels of the image.
-        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 over
-            the blocks other than down-sampling layers.
-        layer_scale_init_value: Initial layer scale; None for none.
+        drop_path_rate: Stochastic depth rate of the last block; the rate grows linearly
+            from 0 over the blocks, not counting down-sampling layers.
+        layer_scale_init_value: Initial layer scale; None for no layer scale.
         with_cp: Recompute blocks in the backward pass to save memory.
         frozen_stages: See :class:`Branch`.
         init_cfg: See :class:`Branch`.
@@ -183,24 +183,25 @@ class PIIPConvNeXt(Branch):
         return _to_tokens(x_BCHW)
 
     def weight_rules(self) -> Sequence[Rule]:
-        """See :meth:`Branch.weight_rules`; blocks that were cut off are dropped."""
+        """See :meth:`Branch.weight_rules`; weights of removed blocks are dropped."""
         # Every stage but the first begins with its down-sampling layer.
         lengths = [depth + 1 for depth in self.arch.depths]
         first_blocks = list(accumulate(lengths, initial=0))
 
-        def flat(index: int, name: str) -> str | None:
+        def block_name(index: int, name: str) -> str | None:
             return f'blocks.{index}.{name}' if index < self.depth else None
 
         def downsample(match: re.Match[str]) -> str | None:
-            return flat(first_blocks[int(match[1])] - 1, match[2])
+            return block_name(first_blocks[int(match[1])] - 1, match[2])
 
         def block(match: re.Match[str]) -> str | None:
             stage, index = int(match[1]), int(match[2])
             name = rename(match[3], _BLOCK_RULES)
             if index >= self.arch.depths[stage]:
-                # A block of another architecture, not the first one of the next stage.
+                # A block of a deeper architecture. Keeping its name makes loading fail;
+                # its index would be that of a block of the next stage.
                 return match[0]
-            return name and flat(first_blocks[stage] + index, name)
+            return name and block_name(first_blocks[stage] + index, name)
 
         return [
             (rf'{_HF}embeddings\.patch_embeddings\.(.+)', r'stem.0.\1'),
@@ -219,5 +220,5 @@ class PIIPConvNeXt(Branch):
 
 
 def _to_tokens(x_BCHW: Tensor) -> tuple[Tensor, tuple[int, int]]:
-    """A map to (B, N, C) tokens and their grid."""
+    """(B, C, H, W) map to (B, N, C) tokens and their (H, W) grid."""
     return x_BCHW.flatten(2).transpose(1, 2), (x_BCHW.shape[2], x_BCHW.shape[3])

@@ -1,4 +1,4 @@
-"""Geometries of branches: their common fields, presets and dicts."""
+"""Geometries of branches: the fields they share, and lookup by preset or dict."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ArchT = TypeVar('ArchT', bound='DataclassInstance')
 
 @dataclass(frozen=True, kw_only=True)
 class PlainArch:
-    """Geometry of blocks of one width.
+    """Geometry of a network whose blocks all have the same width.
 
     Attributes:
         embed_dims: Width C.
@@ -42,7 +42,7 @@ class PlainArch:
 def resolve_arch(
     arch: str | Mapping[str, Any], kind: type[ArchT], presets: Mapping[str, ArchT]
 ) -> ArchT:
-    """Look a preset up, or build the geometry a mapping describes.
+    """Look up a preset, or build the geometry that a mapping describes.
 
     Args:
         arch: Name of a preset, or the fields of ``kind``.
@@ -50,7 +50,7 @@ def resolve_arch(
         presets: Geometries by name.
 
     Raises:
-        ValueError: If the name is unknown, or a field is unknown, missing or wrong.
+        ValueError: If the name is unknown, or a field is unknown, missing or invalid.
     """
     if isinstance(arch, str):
         check_choice('arch', arch, presets)
@@ -58,12 +58,12 @@ def resolve_arch(
     if not isinstance(arch, Mapping):
         raise ValueError(f'arch={arch!r}: expected the name of a preset or a dict')
     known = [field.name for field in fields(kind)]
-    needed = [field.name for field in fields(kind) if field.default is MISSING]
+    required = [field.name for field in fields(kind) if field.default is MISSING]
     unknown = sorted(set(arch) - set(known))
-    missing = [name for name in needed if name not in arch]
+    missing = [name for name in required if name not in arch]
     if unknown or missing:
         raise ValueError(
             f'arch {dict(arch)}: unknown keys {unknown}, missing keys {missing}; '
-            f'known are {known}'
+            f'choose from {known}'
         )
     return kind(**arch)

@@ -25,7 +25,7 @@ DROP_PATH_SCHEDULES: dict[str, Callable[[float, int], list[float]]] = {
 
 
 class PlainBranch(Branch):
-    """Patch embedding and blocks that keep width and grid.
+    """Patch embedding, followed by blocks that keep width and grid.
 
     A subclass builds its position embedding, then its blocks with :meth:`build_blocks`.
 
@@ -79,15 +79,15 @@ class PlainBranch(Branch):
         )
         if img_size % patch_size:
             print_log(
-                f'img_size {img_size} is not a multiple of patch_size {patch_size}: '
-                f'the last {img_size % patch_size} pixels of a row or column are dropped',
+                f'img_size {img_size} is not a multiple of patch_size {patch_size}: the '
+                f'last {img_size % patch_size} rows and columns of pixels are dropped',
                 logger='current',
             )
         self.windows = windows_of_blocks(window_size, global_attn_indexes, depth)
         self.drop_path_rates = drop_path_rates(drop_path_rate, depth, drop_path_schedule)
         self.mlp_act = mlp_act
         self.patch_embed = nn.Conv2d(in_channels, dims, patch_size, patch_size)
-        # Initialised as the linear layer on flattened patches that it is.
+        # Initialised like a linear layer on flattened patches, which it amounts to.
         nn.init.xavier_uniform_(self.patch_embed.weight.detach().flatten(1))
         assert self.patch_embed.bias is not None
         nn.init.zeros_(self.patch_embed.bias)
@@ -104,7 +104,7 @@ class PlainBranch(Branch):
 
         Args:
             geometry: Geometry of the blocks.
-            attention: Makes the attention of a block from its window size.
+            attention: Builds the attention of a block from its window size.
             norm: Norm of the blocks, see :class:`piip_mm.models.layers.Block`.
             norm_eps: Added to the variance in the norms.
         """
@@ -125,7 +125,7 @@ class PlainBranch(Branch):
         self.freeze_stages()
 
     def embed_patches(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """(B, 3, h, w) image to (B, N, C) tokens without position and their (H, W)."""
+        """(B, 3, h, w) image to (B, N, C) tokens without positions, and their (H, W)."""
         x = self.patch_embed(image.to(self.patch_embed.weight.dtype))
         return x.flatten(2).transpose(1, 2), (x.shape[2], x.shape[3])
 
@@ -137,7 +137,7 @@ class PlainBranch(Branch):
         return tokens, grid
 
     def fit_weight(self, name: str, tensor: Tensor) -> Tensor:
-        """See :meth:`Branch.fit_weight`; fits the patch kernel."""
+        """See :meth:`Branch.fit_weight`; resizes the patch kernel."""
         if name == 'patch_embed.weight':
             height, width = self.patch_embed.weight.shape[2:]
             return resize_kernel(tensor, (height, width))
@@ -148,7 +148,7 @@ def drop_path_rates(rate: float, depth: int, schedule: str) -> list[float]:
     """Stochastic depth rate of each block.
 
     Raises:
-        ValueError: If the rate is no probability or the schedule is not one of
+        ValueError: If the rate is not a probability or the schedule is not one of
             :data:`DROP_PATH_SCHEDULES`.
     """
     check_rate('drop_path_rate', rate)
@@ -161,7 +161,7 @@ def windows_of_blocks(
     global_attn_indexes: Sequence[int],
     depth: int,
 ) -> list[int | None]:
-    """Window of each block, None for global attention.
+    """Window size of each block, None for global attention.
 
     Raises:
         ValueError: If the values do not fit the number of blocks.

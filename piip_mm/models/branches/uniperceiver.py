@@ -19,12 +19,12 @@ from .geometry import PlainArch, resolve_arch
 from .plain import PlainBranch
 
 _EPS = 1e-5
-#: Frames of a video that the pretrained model knows; an image is the first one.
+#: Video frames of the pretrained model; an image counts as the first one.
 _NUM_FRAMES = 8
 
 # The original release has the encoder under 'fused_encoder', treats images as videos of
-# one frame, and names the projections as torch's own attention does. The published PIIP
-# code loads the files that ViT-Adapter converted, without all that.
+# one frame, and names the projections as PyTorch's attention does. The published PIIP
+# code loads files converted by ViT-Adapter, to which none of this applies.
 _LAYER = r'(?:fused_encoder\.)?layers\.(\d+)\.'
 _EMBED = r'(?:visual|video)_embed\.'
 _POSITIONS = rf'{_EMBED}(?:patch_embed|embeddings_st_pos)\.'
@@ -38,7 +38,7 @@ _WEIGHT_RULES: list[Rule] = [
     (rf'{_EMBED}(?:patch_embed\.proj|embeddings)\.(.+)', r'patch_embed.\1'),
     (rf'{_EMBED}embeddings_norm\.(.+)', r'embed_norm.\1'),
     (rf'{_POSITIONS}(spatial|temporal)_pos_embed\.weight', r'\1_pos_embed'),
-    # Words, the losses of the pretraining and input types: an image has none of these.
+    # Words, losses of the pretraining and input types, which do not apply to images.
     (rf'(?:token_embed|loss_prepare)\..+|{_EMBED}embeddings_type\..+', None),
 ]
 
@@ -48,7 +48,7 @@ class UniPerceiverArch(PlainArch):
     """Geometry of a Uni-Perceiver.
 
     The layer scale of the published models starts at 0, so that blocks without
-    pretrained weights pass on their input.
+    pretrained weights pass their input on unchanged.
     """
 
     init_values: float | None = 0.0
@@ -63,19 +63,19 @@ UNIPERCEIVER_ARCHS: dict[str, UniPerceiverArch] = {
 
 @MODELS.register_module()
 class PIIPUniPerceiver(PlainBranch):
-    """Image part of Uni-Perceiver (arXiv 2112.01522).
+    """Image encoder of Uni-Perceiver (arXiv 2112.01522).
 
     A token is ``norm(patch + spatial position + temporal position)``; the spatial
-    positions are interpolated bicubically to the token grid, the temporal one is that of
-    the first frame. The norms have an epsilon of 1e-5. Any image of at least one patch
-    works.
+    positions are interpolated bicubically to the token grid, the temporal position is
+    that of the first frame. The norms have an epsilon of 1e-5. Any image of at least one
+    patch works.
 
     Args:
         arch: Name of a preset (:data:`UNIPERCEIVER_ARCHS`) or the fields of
             :class:`UniPerceiverArch`.
         img_size: Side of the branch's image in pixels, see :class:`Branch`.
-        pretrain_img_size: Side of the images of the pretraining in pixels. Spatial
-            positions are stored for this size: (pretrain_img_size // patch_size)^2 rows.
+        pretrain_img_size: Side of the pretraining images in pixels. Spatial positions are
+            stored for this size: (pretrain_img_size // patch_size)^2 rows.
         kwargs: Further options, see :class:`PlainBranch`.
 
     Raises:
@@ -123,7 +123,7 @@ class PIIPUniPerceiver(PlainBranch):
         return _WEIGHT_RULES
 
     def fit_weight(self, name: str, tensor: Tensor) -> Tensor:
-        """See :meth:`Branch.fit_weight`; fits the spatial positions too."""
+        """See :meth:`Branch.fit_weight`; also resizes the spatial positions."""
         if name == 'spatial_pos_embed' and len(tensor) != len(self.spatial_pos_embed):
             return resize_positions(tensor[None], self.pos_grid)[0]
         return super().fit_weight(name, tensor)

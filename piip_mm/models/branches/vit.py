@@ -30,7 +30,7 @@ _WEIGHT_RULES: list[Rule] = [
     (r'pos_embed|cls_token', r'\g<0>'),
     (r'(blocks\.\d+)\.gamma_([12])', r'\1.ls\2.gamma'),
     (rf'blocks\.\d+\.(?:{_PARTS})\..+', r'\g<0>'),
-    # A published branch may have an upsampler that nothing reads.
+    # A published branch may have an upsampler that is never used.
     (r'dist_token|mask_token|(?:norm|fc_norm|head|head_dist|up[12])\..+', None),
     # The decoder of MAE.
     (r'decoder_.+', None),
@@ -47,7 +47,7 @@ class ViTArch(PlainArch):
         qk_norm: Whether queries and keys are normalised over the full width.
         cls_pos_row: Whether the position embedding is stored with a row for the class
             token in front, as the published InternViT, MAE, DINOv2 and AugReg branches
-            store it. Only a class token with a position reads this row.
+            store it. Only class tokens with a position use this row.
     """
 
     qkv_bias: bool = True
@@ -112,15 +112,16 @@ class PIIPViT(PlainBranch):
     Args:
         arch: Name of a preset (:data:`VIT_ARCHS`) or the fields of :class:`ViTArch`.
         img_size: Side of the branch's image in pixels, see :class:`Branch`.
-        pretrain_img_size: Side of the images of the pretraining in pixels. The position
+        pretrain_img_size: Side of the pretraining images in pixels. The position
             embedding is stored for this size: (pretrain_img_size // patch_size)^2 rows.
             Grid and patch size of a pretrained file are read from its tensors.
         window_pad: How incomplete windows are filled, see :class:`SelfAttention`.
-        with_cls_token: Send a class token through the blocks. It has no position
-            embedding unless ``cls_pos`` is set.
+        with_cls_token: Whether to add a class token to the patch tokens. It has no
+            position embedding unless ``cls_pos`` is set.
         cls_pos: Add the class token's row of the position embedding to the class token;
-            the published multi-branch classifiers do not. Needs ``cls_pos_row`` in the
-            geometry.
+            the published multi-branch classifiers do not. Requires ``cls_pos_row`` in
+            the geometry.
+        drop_path_schedule: See :class:`PlainBranch`.
         kwargs: Further options, see :class:`PlainBranch`.
 
     Raises:
@@ -154,7 +155,7 @@ class PIIPViT(PlainBranch):
         if with_cls_token and any(self.windows):
             raise ValueError(
                 f'with_cls_token=True with windows of {self.windows}: a class token '
-                'belongs to no window; use global attention or no class token'
+                'does not belong to any window; use global attention or no class token'
             )
         if cls_pos and not (with_cls_token and geometry.cls_pos_row):
             raise ValueError(
@@ -208,7 +209,7 @@ class PIIPViT(PlainBranch):
         return _WEIGHT_RULES
 
     def fit_weight(self, name: str, tensor: Tensor) -> Tensor:
-        """See :meth:`Branch.fit_weight`; fits the position embedding too."""
+        """See :meth:`Branch.fit_weight`; also resizes the position embedding."""
         if name == 'pos_embed':
             cls_row = self.arch.cls_pos_row
             return resize_positions(tensor, self.pos_grid, cls_row=cls_row)

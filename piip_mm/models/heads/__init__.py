@@ -1,8 +1,8 @@
-"""Classification heads for mmpretrain; needs mmpretrain.
+"""Classification heads for mmpretrain; requires mmpretrain.
 
-They derive from mmpretrain's ``ClsHead`` and take loss, soft labels of Mixup and CutMix,
-accuracy and prediction from it. Because importing that is slow and wants mmpretrain,
-``import piip_mm`` leaves them out: a config asks for them with
+They inherit loss, soft labels of Mixup and CutMix, accuracy and prediction from
+mmpretrain's ``ClsHead``. Because mmpretrain is optional and slow to import,
+``import piip_mm`` leaves them out: a config imports them with
 ``custom_imports = dict(imports=['piip_mm', 'piip_mm.models.heads'])``.
 """
 

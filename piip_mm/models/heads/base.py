@@ -1,4 +1,4 @@
-"""What the heads have in common."""
+"""Base class of the heads."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ..checks import check_int, check_sequence
 
 
 class BranchHead(ClsHead):
-    """Head on one feature a branch.
+    """Head on one feature per branch.
 
     Args:
         num_classes: Number of classes.
         in_channels: Width of each branch, in the order of the backbone's branches.
         init_cfg: MMEngine's initialisation config.
-        kwargs: Of mmpretrain's ``ClsHead``: ``loss``, ``topk``, ``cal_acc``.
+        kwargs: Options of mmpretrain's ``ClsHead``: ``loss``, ``topk``, ``cal_acc``.
 
     Raises:
         ValueError: If a number is not positive.
@@ -43,7 +43,7 @@ class BranchHead(ClsHead):
         self.in_channels = tuple(in_channels)
 
     def check_feats(self, feats: Sequence[Tensor], *, maps: bool) -> None:
-        """Raise ``ValueError`` unless there is one fitting feature a branch.
+        """Raise ``ValueError`` unless there is one feature of the right shape per branch.
 
         Args:
             feats: What the backbone returned.
@@ -55,7 +55,7 @@ class BranchHead(ClsHead):
             raise ValueError(
                 f'features of shapes {shapes}: expected '
                 f'{"maps (B, C, H, W)" if maps else "class tokens (B, C)"}; set '
-                f"out_type='{out_type}' of the backbone, or another token or head"
+                f"out_type='{out_type}' in the backbone, or choose another token or head"
             )
         if tuple(shape[1] for shape in shapes) != self.in_channels:
             raise ValueError(

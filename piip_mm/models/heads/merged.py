@@ -19,7 +19,7 @@ from .base import BranchHead
 class PIIPMergedHead(BranchHead):
     """Classifies the mean token of the weighted sum of the branches' maps.
 
-    The last branch's map is normalised, the others are normalised, projected to its width
+    The last branch's map is normalised; the others are normalised, projected to its width
     and normalised again; all are resized bilinearly to the grid of the first branch, and
     the sum has one learned scalar per branch, initially 1. The backbone needs
     ``out_type='maps'``.
@@ -29,7 +29,7 @@ class PIIPMergedHead(BranchHead):
         in_channels: Width of each branch, in the order of the backbone's branches;
             divisible by 32.
         init_cfg: MMEngine's initialisation config.
-        kwargs: Of mmpretrain's ``ClsHead``: ``loss``, ``topk``, ``cal_acc``.
+        kwargs: Options of mmpretrain's ``ClsHead``: ``loss``, ``topk``, ``cal_acc``.
 
     Raises:
         ValueError: If a number is not positive or GroupNorm's 32 groups do not divide a
@@ -71,7 +71,7 @@ class PIIPMergedHead(BranchHead):
         return self.norm(merged.flatten(2).transpose(1, 2)).mean(1)
 
     def forward(self, feats: Sequence[Tensor]) -> Tensor:
-        """Maps, see :meth:`pre_logits`, to (B, num_classes) logits."""
+        """Maps (see :meth:`pre_logits`) to (B, num_classes) logits."""
         return self.classifier(self.pre_logits(feats))
 
 

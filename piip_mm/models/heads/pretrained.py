@@ -9,12 +9,12 @@ from piip_mm.weights.source import load_weights, unwrap_state_dict
 
 
 def load_pretrained_head(norm: nn.Module, classifier: nn.Linear, checkpoint: str) -> None:
-    """Load the norm after the last block, and the classifier if the classes agree.
+    """Load the norm after the last block, and the classifier if its shape fits.
 
     Args:
         norm: Final norm of a branch.
         classifier: Linear layer of a branch.
-        checkpoint: Of a plain vision transformer: local path, URL or timm model, see
+        checkpoint: Local path, URL or timm model of a plain vision transformer, see
             :func:`piip_mm.weights.source.load_weights`.
 
     Raises:
@@ -33,15 +33,15 @@ def load_pretrained_head(norm: nn.Module, classifier: nn.Linear, checkpoint: str
             found = tuple(weights[name].shape) if name in weights else 'no tensor'
             raise ValueError(
                 f'{checkpoint!r} does not fit the head: {name} is {found} in the file, '
-                f'{tuple(param.shape)} here; give the file that the branch is pretrained '
-                'from, or init_cfg=None'
+                f'{tuple(param.shape)} here; use the file that the branch is pretrained '
+                'from, or set init_cfg=None'
             )
     shape = weights['head.weight'].shape if 'head.weight' in weights else None
     if shape == classifier.weight.shape:
-        what = 'final norm and classifier'
+        loaded = 'final norm and classifier'
     else:
         weights = {k: v for k, v in weights.items() if k.startswith('norm.')}
         classes = 'no classifier' if shape is None else f'{shape[0]} classes'
-        what = f'final norm ({classes} in the file, {classifier.out_features} here)'
+        loaded = f'final norm ({classes} in the file, {classifier.out_features} here)'
     parts.load_state_dict(weights, strict=False)
-    print_log(f'{checkpoint}: {what} loaded', logger='current')
+    print_log(f'{checkpoint}: {loaded} loaded', logger='current')

@@ -15,28 +15,28 @@ from ..layers import BLOCK_NORMS
 from .base import BranchHead
 from .pretrained import load_pretrained_head
 
-#: What of a branch is classified: its class token, its first patch token (top left; the
-#: released models read that one), or the mean of its patch tokens.
+#: The token of a branch that is classified: its class token, its first patch token (top
+#: left; the one that the released models classify), or the mean of its patch tokens.
 TOKENS = ('cls', 'first_patch', 'mean')
 
 
 @MODELS.register_module()
 class PIIPSeparateHead(BranchHead):
-    """Mean over the branches of ``linear(norm(token))``, each branch with its own.
+    """Mean over the branches of ``linear(norm(token))``, with separate layers for each.
 
-    The backbone has ``out_type='cls_tokens'`` for ``token='cls'``, otherwise 'maps'.
+    The backbone needs ``out_type='cls_tokens'`` for ``token='cls'``, otherwise 'maps'.
 
     Args:
         num_classes: Number of classes.
         in_channels: Width of each branch, in the order of the backbone's branches.
         token: One of :data:`TOKENS`.
         norm: Final norm, one of :data:`piip_mm.models.layers.BLOCK_NORMS`; one name, or
-            one a branch.
+            one per branch.
         init_cfg: MMEngine's initialisation config. A list with one
-            ``dict(type='Pretrained', checkpoint=...)`` a branch (or a dict for a single
+            ``dict(type='Pretrained', checkpoint=...)`` per branch (or a dict for a single
             branch) loads final norms and classifiers from the files that the branches
             are pretrained from.
-        kwargs: Of mmpretrain's ``ClsHead``: ``loss``, ``topk``, ``cal_acc``.
+        kwargs: Options of mmpretrain's ``ClsHead``: ``loss``, ``topk``, ``cal_acc``.
 
     Raises:
         ValueError: If an option is unknown, a number not positive, or there are not as
@@ -59,7 +59,7 @@ class PIIPSeparateHead(BranchHead):
         if len(norms) != len(self.in_channels):
             raise ValueError(
                 f'norm {norms} for {len(self.in_channels)} branches; give one name, or '
-                'one a branch'
+                'one per branch'
             )
         for name in norms:
             check_choice('norm', name, BLOCK_NORMS)
@@ -74,7 +74,7 @@ class PIIPSeparateHead(BranchHead):
         init_new_layers(self)
 
     def init_weights(self) -> None:
-        """Load final norms and classifiers, or initialise as ``init_cfg`` says.
+        """Load final norms and classifiers, or initialise according to ``init_cfg``.
 
         Raises:
             ValueError: If there are not as many checkpoints as branches, or one does not
@@ -87,7 +87,7 @@ class PIIPSeparateHead(BranchHead):
         if len(cfgs) != len(self.norms):
             raise ValueError(
                 f'{len(cfgs)} pretrained files in init_cfg of a head on '
-                f'{len(self.norms)} branches; give one a branch, in their order'
+                f'{len(self.norms)} branches; give one per branch, in the same order'
             )
         for norm, classifier, cfg in zip(self.norms, self.classifiers, cfgs, strict=True):
             assert isinstance(classifier, nn.Linear)
@@ -114,7 +114,7 @@ class PIIPSeparateHead(BranchHead):
         return tuple(norm(feat) for norm, feat in zip(self.norms, feats, strict=True))
 
     def forward(self, feats: Sequence[Tensor]) -> Tensor:
-        """Features, see :meth:`pre_logits`, to (B, num_classes) logits."""
+        """Features (see :meth:`pre_logits`) to (B, num_classes) logits."""
         logits = [
             classifier(token)
             for classifier, token in zip(

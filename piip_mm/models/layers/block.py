@@ -29,9 +29,9 @@ class Block(nn.Module):
 
     Args:
         dims: Width C.
-        attn: Attention: (B, N, C) tokens and their (H, W) grid to (B, N, C).
+        attn: Attention, which maps (B, N, C) tokens and their (H, W) grid to (B, N, C).
         mlp_ratio: Hidden width of the MLP over ``dims``.
-        init_values: Initial value of the layer scales; None builds none.
+        init_values: Initial value of the layer scales; None for no layer scale.
         drop_path_rate: Probability of skipping a residual branch during training.
         mlp_act: One of :data:`MLP_ACTS`.
         norm: One of :data:`BLOCK_NORMS`.

@@ -23,11 +23,11 @@ class DeformableCrossAttention(nn.Module):
     A query reads P bilinear samples per head around its own centre, at offsets counted
     in tokens of the feature grid.
 
-    Precision: offsets, locations and the softmax are computed in float32 also under
+    Precision: offsets, locations and the softmax are computed in float32 even under
     autocast or in a 16-bit model, since a bfloat16 location on a grid of 100 tokens is
     off by up to a quarter of a token; the sampling follows
     :func:`piip_mm.ops.deformable_attention`. The value and output projections are
-    ordinary linear layers and follow autocast; the published training had them in
+    ordinary linear layers and follow autocast; the published training ran them in
     float32 too, at a multiple of their cost.
 
     Args:
@@ -151,7 +151,7 @@ class CrossAttention(nn.Module):
         query_grid: tuple[int, int],
         feat_grid: tuple[int, int],
     ) -> Tensor:
-        """As :meth:`DeformableCrossAttention.forward`; the grids are not looked at."""
+        """As :meth:`DeformableCrossAttention.forward`; the grids are ignored."""
         q, k, v = (
             layer(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for layer, x in (

@@ -15,11 +15,11 @@ from .self_attention import SelfAttention
 class RelativePositionAttention(SelfAttention):
     """Windowed self-attention of BEiT (arXiv 2106.08254).
 
-    ``softmax(q k^T / sqrt(C / M) + bias) v``: the bias of a pair of tokens is looked up
-    by head and by the vector from one to the other. Queries and values have a bias, keys
-    have none. Every window needs a table for its size, so there is no global attention: a
-    window of the size of the grid is that. Tokens that pad an incomplete window are
-    projected zeros at their place in the window.
+    ``softmax(q k^T / sqrt(C / M) + bias) v``, where the bias of a pair of tokens depends
+    on the head and on the vector from one token to the other. Queries and values have a
+    bias, keys do not. The table of biases is made for one window size, so for global
+    attention the window must have the size of the grid. Incomplete windows are padded
+    with zeros, which are projected and have positions like any token.
 
     Args:
         dims: Width C.
@@ -38,7 +38,7 @@ class RelativePositionAttention(SelfAttention):
         self.q_bias = nn.Parameter(torch.zeros(dims)) if qkv_bias else None
         self.v_bias = nn.Parameter(torch.zeros(dims)) if qkv_bias else None
         #: Row ``(y + w - 1) * (2 w - 1) + x + w - 1`` is for a query that lies (y, x)
-        #: tokens from its key; a column for each head.
+        #: tokens from its key; one column per head.
         self.relative_position_bias_table = nn.Parameter(
             torch.zeros((2 * window_size - 1) ** 2, num_heads)
         )
@@ -49,18 +49,18 @@ class RelativePositionAttention(SelfAttention):
         window = self.window_size
         assert window is not None
         table = self.relative_position_bias_table.unflatten(0, (2 * window - 1, -1))
-        # The keys of one query read a w x w part of the table, backwards. Taking the
-        # parts as windows that slide over it saves an index of n * n integers a block.
+        # The keys of one query read a w x w part of the table, backwards. Sliding a
+        # window over the table saves an index of n * n integers per block.
         parts = table.flip(0, 1).unfold(0, window, 1).unfold(1, window, 1).flip(0, 1)
         return parts.permute(2, 0, 1, 3, 4).flatten(3).flatten(1, 2)
 
     def _attend(self, qkv: Tensor) -> Tensor:
         if self.q_bias is not None and self.v_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-            # Here and not in the projection, so that padding gets it as well.
+            # Added here and not in the projection, so that padding gets it as well.
             qkv = qkv + bias.to(qkv.dtype)
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        # Of four dimensions, as the fused kernels want it.
+        # The fused kernels require a mask of four dimensions.
         mask = self.position_bias()[None].to(q.dtype)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return out.transpose(1, 2).flatten(2)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..checks import check_choice, check_divisible, check_int
 
-#: What fills the windows that reach over the right and the bottom edge of the grid.
+#: What fills windows that extend beyond the right and bottom edges of the grid.
 #: 'zero_input': tokens of zeros, so their query, key and value are the projection's bias.
 #: 'zero_qkv': zeros in place of query, key and value.
 WINDOW_PADS = ('zero_input', 'zero_qkv')
@@ -29,8 +29,8 @@ class SelfAttention(nn.Module):
         dims: Width C.
         num_heads: Number of heads M; must divide ``dims``.
         qkv_bias: Whether query, key and value have a bias.
-        qk_norm: Makes a norm of the full width C, for the queries and for the keys before
-            they are split into heads; None for none.
+        qk_norm: Builds a norm over the full width C, for the queries and for the keys
+            before they are split into heads; None for no norm.
         window_size: Side of the windows in tokens; None attends globally.
         window_pad: One of :data:`WINDOW_PADS`.
 
@@ -67,7 +67,7 @@ class SelfAttention(nn.Module):
 
         Args:
             x_BNC: (B, N, C) tokens in row-major order; with global attention there may be
-                others that belong to no place in the grid.
+                additional tokens that have no place in the grid.
             grid: (H, W); H * W = N with windows.
 
         Returns:

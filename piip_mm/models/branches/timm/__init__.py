@@ -1,4 +1,4 @@
-"""Models of timm as branches."""
+"""timm models as branches."""
 
 from .adapters import Adapter
 from .branch import PIIPTimm

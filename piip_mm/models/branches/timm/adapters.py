@@ -1,4 +1,4 @@
-"""What runs a model of timm block by block, and the plain transformers.
+"""Adapters that run timm models block by block: interface and plain transformers.
 
 Shapes: B batch, P prefix tokens (class, distillation, registers), N = H * W patch tokens
 in row-major order, C the width after the last block that was run.
@@ -15,21 +15,21 @@ from torch import Tensor
 #: Tokens and their grid (H, W).
 Tokens = tuple[Tensor, tuple[int, int]]
 
-#: Applies a block to its arguments, perhaps to recompute it in the backward pass.
+#: Calls a block with its arguments, possibly recomputing it in the backward pass.
 Call = Callable[..., Tensor]
 
 
 class Adapter(ABC):
-    """How the models of one timm class are embedded and run block by block.
+    """Embeds images and runs blocks with the models of one timm class.
 
-    What depends on the grid is computed from the grid of each call; a model keeps nothing
-    of the last image.
+    Everything that depends on the grid is computed anew in each call; nothing is carried
+    over from the previous image.
 
     Args:
-        net: The model, without what comes after its last block.
+        net: The model, without the layers after its last block.
     """
 
-    #: The child of the model that holds the blocks, or the stages that hold them.
+    #: Name of the child of the model that holds the blocks, or the stages with them.
     root = 'blocks'
 
     def __init__(self, net: Any) -> None:
@@ -62,8 +62,8 @@ class Adapter(ABC):
 class PlainAdapter(Adapter):
     """``VisionTransformer``: one width, one grid, prefix tokens.
 
-    A remainder of pixels is dropped, as by any patch convolution. The position embedding
-    is kept as timm stores it and resampled to each grid with timm's function.
+    Pixels that do not fill a patch are dropped, as by any patch convolution. The position
+    embedding is stored as in timm and resampled to each grid by timm's function.
     """
 
     @property
@@ -77,7 +77,7 @@ class PlainAdapter(Adapter):
         return self.net.norm_pre(tokens), (x_BHWC.shape[1], x_BHWC.shape[2])
 
     def add_positions(self, x_BHWC: Tensor) -> Tensor:
-        """Patches to tokens with prefix and position."""
+        """(B, H, W, C) patches to (B, P + N, C) tokens with prefix and positions."""
         return self.net._pos_embed(x_BHWC)
 
     def run(
@@ -89,10 +89,10 @@ class PlainAdapter(Adapter):
 
 
 class EvaAdapter(PlainAdapter):
-    """``Eva``: as :class:`PlainAdapter`, and rotary positions on queries and keys.
+    """``Eva``: like :class:`PlainAdapter`, with rotary positions on queries and keys.
 
-    The random shifts and scales that some models train their rotary positions with are
-    switched off: every run of blocks would draw others for the same image.
+    The random shifts and scales of rotary positions that some models are trained with are
+    switched off: each call of :meth:`run` would draw new ones for the same image.
     """
 
     def __init__(self, net: Any) -> None:
@@ -110,13 +110,13 @@ class EvaAdapter(PlainAdapter):
         rope: Any = None if net.rope is None else net.rope.get_embed(shape=grid)
         for index in range(start, stop):
             # Mixed rotary positions differ from block to block.
-            own = rope[index] if net.rope_mixed else rope
-            tokens = call(net.blocks[index], tokens, own)
+            block_rope = rope[index] if net.rope_mixed else rope
+            tokens = call(net.blocks[index], tokens, block_rope)
         return tokens, grid
 
 
 def crop(image: Tensor, divisors: tuple[int, int]) -> Tensor:
-    """Drop the pixels at right and bottom that make no whole patch."""
+    """Crop an image at the right and bottom to a multiple of ``divisors``."""
     height, width = (
         side - side % divisor
         for side, divisor in zip(image.shape[2:], divisors, strict=True)

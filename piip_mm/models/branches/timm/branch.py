@@ -1,4 +1,4 @@
-"""A model of timm as a branch: module and weights."""
+"""A timm model as a branch: module and weights."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ from ..base import Branch
 from .adapters import Adapter
 from .table import supported_class
 
-# Options that the branch sets itself, or that would leave patches out.
+# Options that the branch sets itself, or that would drop patches.
 _RESERVED = ('num_classes', 'drop_path_rate', 'patch_drop_rate', 'features_only')
 
-# Heads and final norms of files for other tasks than timm's model has a head for.
+# Heads and final norms in files for a task other than that of timm's model.
 _AFTER_THE_BLOCKS = r'(?:head|head_dist|norm|fc_norm|norm_pre|attn_pool|classifier)\..+'
 
 
 @MODELS.register_module()
 class PIIPTimm(Branch):
-    """A model of timm (https://github.com/huggingface/pytorch-image-models) by its name.
+    """A timm model (https://github.com/huggingface/pytorch-image-models), by its name.
 
-    The model without its final norm and head, run block by block at any image size. The
-    classes are listed in ``ADAPTERS`` (``table.py``). Class, distillation and register
-    tokens are prefix tokens. Blocks are numbered as timm does through all stages; a
-    down-sampling layer between stages belongs to the block after it. Where a class cannot
-    be run inside its stages, every stage is one block.
+    The model runs without its final norm and head, block by block, at any image size. The
+    supported classes are listed in ``ADAPTERS`` (``table.py``). Class, distillation and
+    register tokens are prefix tokens. Blocks are numbered through all stages, as in timm;
+    a down-sampling layer between stages belongs to the block after it. If the stages of a
+    class cannot be split, every stage is one block.
 
     Args:
         model: Name of a timm model, with or without the tag of its weights.
         img_size: Side of the branch's image in pixels, see :class:`Branch`.
-        drop_path_rate: Stochastic depth of the last block; timm lets it grow linearly
-            from 0.
+        drop_path_rate: Stochastic depth rate of the last block; timm increases the rate
+            linearly from 0.
         model_kwargs: Further options of timm's ``create_model``, such as ``img_size``,
-            which a position embedding is stored for (by default the size that the model
-            was trained for).
+            for which a position embedding is stored (by default the size that the model
+            was trained at).
         with_cp: Recompute blocks in the backward pass to save memory.
         frozen_stages: See :class:`Branch`.
-        init_cfg: See :class:`Branch`; ``checkpoint='timm://NAME'`` or a file with timm's
-            names or those that timm converts.
+        init_cfg: See :class:`Branch`; ``checkpoint='timm://NAME'``, or a file with timm's
+            names or names that timm can convert.
 
     Raises:
         ValueError: If timm has no such model, its class is not supported, or an option is
@@ -72,7 +72,7 @@ class PIIPTimm(Branch):
         reserved = [key for key in model_kwargs or {} if key in _RESERVED]
         if reserved:
             raise ValueError(
-                f'model_kwargs sets {reserved}, which PIIPTimm decides; remove them'
+                f'model_kwargs sets {reserved}, which PIIPTimm sets itself; remove them'
             )
         with torch.device('meta'):
             supported = supported_class(model, timm.create_model(model))
@@ -88,8 +88,8 @@ class PIIPTimm(Branch):
             return net, supported.adapter(net)
 
         with torch.device('meta'):
-            _, outline = build()
-        dims, strides = _geometry(outline, model)
+            _, meta_adapter = build()
+        dims, strides = _geometry(meta_adapter, model)
         super().__init__(
             img_size=img_size,
             dims=dims,
@@ -100,7 +100,7 @@ class PIIPTimm(Branch):
         )
         self.model = model
         self.weights_title = f'timm model {model}'
-        #: What timm built the model with.
+        #: Options that timm built the model with.
         self.options = options
         self.net, self.adapter = build()
         self.num_prefix_tokens = self.adapter.num_prefix_tokens
@@ -121,17 +121,17 @@ class PIIPTimm(Branch):
         build are dropped."""
         with torch.device('meta'):
             complete = timm.create_model(self.model, **self.options).state_dict()
-        own = self.net.state_dict()
+        kept = self.net.state_dict()
 
         def own_name(match: re.Match[str]) -> str | None:
             name = match[0]
             is_unread = name in complete or re.fullmatch(_AFTER_THE_BLOCKS, name)
-            return None if name not in own and is_unread else f'net.{name}'
+            return None if name not in kept and is_unread else f'net.{name}'
 
         return [(r'.+', own_name)]
 
     def prepare_weights(self, weights: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Convert a file as timm does when it loads it: names of the original releases,
+        """Convert a file as timm does on loading: names of the original releases, and the
         sizes of position embeddings, tables of relative positions and patch kernels."""
         module = sys.modules[type(self.net).__module__]
         convert = getattr(module, 'checkpoint_filter_fn', None)
@@ -168,10 +168,10 @@ class PIIPTimm(Branch):
 
 
 def _geometry(adapter: Adapter, model: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Width and stride after each block, from runs of a model on the meta device.
+    """Width and stride after each block, found by running a model on the meta device.
 
     Raises:
-        ValueError: If the model runs at its own image size only.
+        ValueError: If the model only runs at its own image size.
     """
     side = adapter.net.pretrained_cfg['input_size'][-1]
     adapter.net.eval()
@@ -182,8 +182,9 @@ def _geometry(adapter: Adapter, model: str) -> tuple[tuple[int, ...], tuple[int,
         _run_blocks(adapter, (3 * strides[-1] + 5, 5 * strides[-1] + 2))
     except (AssertionError, RuntimeError) as error:
         raise ValueError(
-            f'timm model {model!r} cannot be a branch: it has layers for one size of '
-            f'{side} x {side} pixels only, branches get images of any size'
+            f'timm model {model!r} cannot be a branch: it has layers that only work at '
+            f'one size of {side} x {side} pixels, but branches get images of any size; '
+            'choose another model'
         ) from error
     return dims, strides
 
@@ -191,7 +192,7 @@ def _geometry(adapter: Adapter, model: str) -> tuple[tuple[int, ...], tuple[int,
 def _run_blocks(
     adapter: Adapter, size: tuple[int, int]
 ) -> list[tuple[int, tuple[int, int]]]:
-    """Width and grid after each block for an image of a size."""
+    """Width and grid after each block, for an image of the given size."""
     shapes = []
     with torch.no_grad():
         tokens, grid = adapter.embed(torch.empty(1, 3, *size, device='meta'))

@@ -1,4 +1,4 @@
-"""The two Hieras of timm (arXiv 2306.00989), with mask units and with windows."""
+"""timm's two Hieras (arXiv 2306.00989): one with mask units, one with windows."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .maps import MapAdapter
 
 
 class HieraAdapter(Adapter):
-    """``Hiera``: attention in mask units, which are contiguous between its blocks.
+    """``Hiera``: attention in mask units, whose tokens are contiguous between blocks.
 
-    Mask units of the first stage must be whole (32 x 32 pixels in all models), so an
-    image of another size is resized to the nearest multiple: cropping or padding would
-    move its map against those of the other branches. A learned position embedding without
-    window part is resampled to each grid.
+    The image must consist of whole mask units of the first stage (32 x 32 pixels in all
+    models), so other sizes are resized to the nearest multiple: cropping or padding would
+    shift the map relative to those of the other branches. A learned position embedding
+    without window part is resampled to each grid.
     """
 
     def embed(self, image: Tensor) -> Tokens:
@@ -39,7 +39,7 @@ class HieraAdapter(Adapter):
                 net.pos_embed, list(grid), list(old_grid), num_prefix_tokens=0
             )
         else:
-            # What timm reads the size of the image from.
+            # timm reads the size of the image from this attribute.
             net.mask_spatial_shape = [
                 side // unit for side, unit in zip(grid, net.mask_unit_size, strict=True)
             ]
@@ -64,12 +64,12 @@ class HieraAdapter(Adapter):
         return x_BHWC.flatten(1, 2), (x_BHWC.shape[1], x_BHWC.shape[2])
 
     def _num_pooled(self, block: int) -> int:
-        """How often the grid was halved after a block; -1 is the embedding."""
+        """How many times the grid has been halved after a block; -1 is the embedding."""
         return sum(block > end for end in self.net.stage_ends[: self.net.q_pool])
 
 
 class HieraDetAdapter(MapAdapter):
-    """``HieraDet``, the Hiera of SAM 2: windows on maps; image sizes as for ``Hiera``."""
+    """``HieraDet``, SAM 2's Hiera: windows on maps. It resizes images like ``Hiera``."""
 
     def __init__(self, net: Any) -> None:
         super().__init__(net, root='blocks', channels_last=True, split=False)
@@ -81,7 +81,7 @@ class HieraDetAdapter(MapAdapter):
 
 
 def resize_to_multiple(image: Tensor, divisors: Sequence[int]) -> Tensor:
-    """Bilinear interpolation to the nearest multiples; at least one."""
+    """Resize an image bilinearly to the nearest positive multiples of ``divisors``."""
     size = [
         max(math.floor(side / divisor + 0.5), 1) * divisor
         for side, divisor in zip(image.shape[2:], divisors, strict=True)

@@ -1,4 +1,4 @@
-"""Models of timm whose blocks work on maps: convolutional networks and Swin."""
+"""timm models whose blocks work on maps: convolutional networks and Swin."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class MapAdapter(Adapter):
 
     Args:
         net: The model.
-        stem: Names of what makes the first map, in the order they are run.
-        root: Name of the stages.
+        stem: Names of the modules that make the first map, in the order they are run.
+        root: Name of the child of the model that holds the stages.
         channels_last: Whether the maps are (B, H, W, C) instead of (B, C, H, W).
         split: Whether each block of a stage is a block of the branch; the down-sampling
-            layer in front of a stage belongs to the first of them. Otherwise a stage as a
-            whole is one.
+            layer in front of a stage belongs to the first of them. Otherwise each stage
+            is one block.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class MapAdapter(Adapter):
         return self.to_tokens(x)
 
     def function_of(self, module: nn.Module) -> Callable[[Tensor], Tensor]:
-        """What runs a module on a map."""
+        """The function that runs a module on a map."""
         return module
 
     def to_tokens(self, x: Tensor) -> Tokens:
-        """A map to (B, N, C) tokens and their grid."""
+        """Map to (B, N, C) tokens and their (H, W) grid."""
         if not self.channels_last:
             x = x.permute(0, 2, 3, 1)
         return x.flatten(1, 2), (x.shape[1], x.shape[2])
@@ -91,9 +91,9 @@ class SwinAdapter(MapAdapter):
     """``SwinTransformer`` and its second version: shifted windows.
 
     Windows have the size that they have at the model's own image size. timm pads maps to
-    whole windows, and decides at the model's own image size whether a window covers the
-    grid and must not be shifted; here each image decides. The result is that of a timm
-    model built for the image with these windows.
+    whole windows, but decides once, for the model's own image size, whether a window
+    covers the grid and must not be shifted; here this is decided for each image. The
+    result is that of a timm model built for the size of the image with these windows.
     """
 
     def __init__(self, net: Any) -> None:

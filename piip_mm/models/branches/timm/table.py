@@ -1,4 +1,4 @@
-"""Which classes of timm can be branches."""
+"""The timm classes that can be branches."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .maps import MapAdapter, SwinAdapter
 
 @dataclass(frozen=True)
 class Supported:
-    """A class of timm that can be a branch.
+    """How a timm class is run as a branch.
 
     Attributes:
-        adapter: Makes the adapter of a model.
-        examples: Patterns of names of its models.
-        options: With them timm builds the model for images of any size.
+        adapter: Builds the adapter of a model.
+        examples: Name patterns of its models.
+        options: Options with which timm builds the model for images of any size.
     """
 
     adapter: Callable[[Any], Adapter]
@@ -30,7 +30,7 @@ class Supported:
 _ANY_SIZE = {'dynamic_img_size': True}
 _STAGES = partial(MapAdapter, split=False)
 
-#: By the name of timm's class.
+#: Supported timm classes by name.
 ADAPTERS: dict[str, Supported] = {
     'VisionTransformer': Supported(
         PlainAdapter, 'vit_*, deit_*, deit3_*, vit_*_dinov2, vit_*_siglip_*', _ANY_SIZE
@@ -45,9 +45,9 @@ ADAPTERS: dict[str, Supported] = {
     'SwinTransformerV2': Supported(SwinAdapter, 'swinv2_*', {'strict_img_size': False}),
     'Hiera': Supported(HieraAdapter, 'hiera_*'),
     'HieraDet': Supported(HieraDetAdapter, 'sam2_hiera_*, hieradet_*'),
-    # Stages of a down-sampling layer and blocks.
+    # Stages that consist of a down-sampling layer and blocks.
     'ConvNeXt': Supported(
-        MapAdapter, 'convnext_* (convnext_*.dinov3_lvd1689m too), convnextv2_*'
+        MapAdapter, 'convnext_* (also convnext_*.dinov3_lvd1689m), convnextv2_*'
     ),
     'DaVit': Supported(MapAdapter, 'davit_*'),
     'FocalNet': Supported(partial(MapAdapter, root='layers'), 'focalnet_*'),
@@ -66,21 +66,21 @@ ADAPTERS: dict[str, Supported] = {
     'VovNet': Supported(_STAGES, 'ese_vovnet*'),
 }
 
-# Why classes that one might expect are missing.
+# Why classes that one might expect are not supported.
 _REASONS = {
-    'Beit': 'its relative position bias has the size of one grid; use PIIPBEiT',
+    'Beit': 'its relative position bias only fits one grid; use PIIPBEiT',
 }
 
 
 def supported_class(name: str, net: Any) -> Supported:
-    """How a model is run.
+    """Look up how a model is run.
 
     Args:
-        name: Name of the model, for the message.
+        name: Name of the model, for the error message.
         net: The model.
 
     Raises:
-        ValueError: If nothing is known about its class.
+        ValueError: If its class is not supported.
     """
     kind = type(net).__name__
     if kind not in ADAPTERS:
