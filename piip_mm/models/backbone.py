@@ -12,11 +12,11 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from piip_mm.checks import check_choice
 from piip_mm.weights.rename import Rule, rename_state_dict
 from piip_mm.weights.report import compare
 
 from .branches import Branch
-from .checks import check_choice
 from .published_names import is_published_backbone
 from .pyramid import Pyramid
 

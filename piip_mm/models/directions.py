@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import combinations, pairwise
 from typing import TypeAlias
 
-from .checks import check_choice
+from piip_mm.checks import check_choice
 
 Edge: TypeAlias = tuple[int, int]
 Step: TypeAlias = tuple[Edge, ...]

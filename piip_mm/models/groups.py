@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from .checks import check_int, check_sequence
+from piip_mm.checks import check_int, check_sequence
 
 
 def check_resolutions(sizes: Sequence[int]) -> None:

@@ -13,7 +13,8 @@ import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from .checks import check_choice, check_keys, check_number, check_rate
+from piip_mm.checks import check_choice, check_keys, check_number, check_rate
+
 from .directions import Pattern
 from .layers import CROSS_ATTENTIONS
 

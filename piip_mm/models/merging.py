@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import check_divisible
+from piip_mm.checks import check_divisible
 
 #: Groups of the GroupNorm layers, in the merge and in the pyramid.
 NUM_GROUPS = 32

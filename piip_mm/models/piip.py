@@ -11,11 +11,11 @@ from mmengine.model import ModuleList
 from mmengine.registry import MODELS
 from torch import Tensor
 
+from piip_mm.checks import check_int, check_sequence
 from piip_mm.weights.rename import Rule
 
 from .backbone import Backbone
 from .branches import Branch
-from .checks import check_int, check_sequence
 from .directions import groups_read, plan_interactions
 from .groups import (
     check_resolutions,

@@ -8,12 +8,13 @@ from fractions import Fraction
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from .checks import (
+from piip_mm.checks import (
     check_choice,
     check_divisible,
     check_number,
     check_sequence,
 )
+
 from .merging import NUM_GROUPS
 
 #: Norm of the x4 level: GroupNorm in PIIP, channels-first LayerNorm in the single-branch

@@ -8,11 +8,11 @@ from typing import Any
 from mmengine.registry import MODELS
 from torch import Tensor
 
+from piip_mm.checks import check_sequence
 from piip_mm.weights.rename import Rule
 
 from .backbone import Backbone
 from .branches import Branch
-from .checks import check_sequence
 from .init import init_new_layers
 from .merging import as_map
 from .published_names import single_branch_rules

@@ -21,6 +21,8 @@ import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor
 
+from piip_mm.checks import check_choice
+
 #: Names accepted as ``backend``: 'auto' uses 'mmcv' on CUDA, if mmcv was compiled for it,
 #: and 'torch' otherwise.
 DEFORM_ATTN_BACKENDS = ('auto', 'mmcv', 'torch')
@@ -85,11 +87,7 @@ def check_backend(backend: str) -> None:
         ValueError: If the name is unknown.
         RuntimeError: If 'mmcv' is requested and mmcv has no compiled CUDA operators.
     """
-    if backend not in DEFORM_ATTN_BACKENDS:
-        raise ValueError(
-            f'unknown deformable attention backend {backend!r}; '
-            f'choose one of {", ".join(map(repr, DEFORM_ATTN_BACKENDS))}'
-        )
+    check_choice('deformable attention backend', backend, DEFORM_ATTN_BACKENDS)
     if backend == 'mmcv' and not _mmcv_has_cuda():
         raise RuntimeError(
             "backend 'mmcv' needs mmcv with compiled CUDA operators, but "

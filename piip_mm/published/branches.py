@@ -12,9 +12,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+from piip_mm.checks import check_choice
 from piip_mm.models.branches import CONVNEXT_ARCHS, ConvNeXtArch
 from piip_mm.models.branches.geometry import resolve_arch
-from piip_mm.models.checks import check_choice
 
 from .arguments import (
     discard,

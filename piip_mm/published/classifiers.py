@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
+from piip_mm.checks import check_choice
 from piip_mm.models import PIIP
 from piip_mm.models.backbone import Backbone
-from piip_mm.models.checks import check_choice
 from piip_mm.weights.rename import Rule, rename
 
 from .arguments import discard, pop_required, refuse_rest, require_values

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from piip_mm.models.checks import check_choice
+from piip_mm.checks import check_choice
 
 from .arguments import discard, pop_required, refuse_rest
 from .branches import (

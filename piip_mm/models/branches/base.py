@@ -11,10 +11,9 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from piip_mm.checks import check_int
 from piip_mm.weights.pretrained import load_pretrained
 from piip_mm.weights.rename import Rule
-
-from ..checks import check_int
 
 
 class Branch(BaseModule):

@@ -12,9 +12,9 @@ from mmengine.registry import MODELS
 from timm.models.convnext import ConvNeXt, ConvNeXtStage
 from torch import Tensor, nn
 
+from piip_mm.checks import check_int, check_rate, check_sequence
 from piip_mm.weights.rename import Rule, rename
 
-from ..checks import check_int, check_rate, check_sequence
 from .base import Branch
 from .geometry import resolve_arch
 

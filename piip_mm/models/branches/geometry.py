@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..checks import check_choice, check_int, check_number
+from piip_mm.checks import check_choice, check_int, check_number
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

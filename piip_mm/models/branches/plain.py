@@ -8,9 +8,9 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from piip_mm.checks import check_choice, check_int, check_rate, check_sequence
 from piip_mm.weights.resize import resize_kernel
 
-from ..checks import check_choice, check_int, check_rate, check_sequence
 from ..init import init_new_layers
 from ..layers import Block
 from .base import Branch

@@ -11,10 +11,10 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from piip_mm.checks import check_choice, check_int
 from piip_mm.weights.rename import Rule
 from piip_mm.weights.resize import resize_positions, resize_rows
 
-from ..checks import check_choice, check_int
 from ..layers import BLOCK_NORMS, SelfAttention
 from .geometry import PlainArch, resolve_arch
 from .plain import PlainBranch

@@ -8,7 +8,7 @@ from typing import Any
 from mmpretrain.models.heads import ClsHead
 from torch import Tensor
 
-from ..checks import check_int, check_sequence
+from piip_mm.checks import check_int, check_sequence
 
 
 class BranchHead(ClsHead):

@@ -9,7 +9,8 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..checks import check_divisible
+from piip_mm.checks import check_divisible
+
 from ..init import init_new_layers
 from ..merging import NUM_GROUPS, weighted_sum
 from .base import BranchHead

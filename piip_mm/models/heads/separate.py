@@ -9,7 +9,8 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..checks import check_choice
+from piip_mm.checks import check_choice
+
 from ..init import init_new_layers
 from ..layers import BLOCK_NORMS
 from .base import BranchHead

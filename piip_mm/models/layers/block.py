@@ -8,7 +8,7 @@ from functools import partial
 from timm.layers import DropPath, LayerScale, Mlp
 from torch import Tensor, nn
 
-from ..checks import check_choice, check_rate
+from piip_mm.checks import check_choice, check_rate
 
 #: Activations of the MLP. 'gelu' is the exact (erf) form, 'gelu_tanh' the approximation
 #: that the fused MLP of some published recipes computes.

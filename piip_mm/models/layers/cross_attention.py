@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from piip_mm.checks import check_divisible, check_int, check_number
 from piip_mm.ops import check_backend, deformable_attention, no_autocast
-
-from ..checks import check_divisible, check_int, check_number
 
 
 class DeformableCrossAttention(nn.Module):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import check_choice, check_divisible, check_int
+from piip_mm.checks import check_choice, check_divisible, check_int
 
 #: What fills windows that extend beyond the right and bottom edges of the grid.
 #: 'zero_input': tokens of zeros, so their query, key and value are the projection's bias.

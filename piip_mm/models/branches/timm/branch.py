@@ -13,10 +13,10 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from piip_mm.checks import check_rate
 from piip_mm.weights.rename import Rule
 from piip_mm.weights.source import check_timm_model
 
-from ...checks import check_rate
 from ..base import Branch
 from .adapters import Adapter
 from .table import supported_class
