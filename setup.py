@@ -34,6 +34,7 @@ setup(
     install_requires=[
         'torch>=2.6',  # the first to load files with weights_only=True by default
         'timm>=1.0',
+        'filelock',
         'numpy',
         'scipy',
         'opencv-python',

@@ -76,7 +76,8 @@ def test_init_cfg_loads_and_reports(tmp_path):
     report = load_pretrained(branch, path)
     assert sorted(report.dropped) == ['cls_token', 'head.weight']
     assert len(report.missing) == 4 and all('.ls' in name for name in report.missing)
-    assert 'dropped: 2 (head.weight, cls_token), missing: 4 (blocks.0' in str(report)
+    assert 'missing: 4 (blocks.0.ls1.gamma, ' in report.summary()
+    assert report.summary().endswith('dropped: 2 (head.weight, cls_token)')
 
 
 def test_init_cfg_inside_a_network(tmp_path):

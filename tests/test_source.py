@@ -2,6 +2,8 @@
 
 import hashlib
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -32,6 +34,22 @@ def test_download_with_a_checksum(hub, tmp_path):
     url = served(tmp_path / 'new.pth')
     assert source.load_weights(url)['model']['weight'].tolist() == [1, 1]
     assert [path.name for path in hub.iterdir()] == [url.rsplit('/', 1)[1]]
+
+
+def test_processes_do_not_download_at_once(hub, tmp_path, monkeypatch):
+    url = served(tmp_path / 'new.pth')
+    download, started = torch.hub.download_url_to_file, []
+
+    def slow_download(*args):
+        started.append(args)
+        time.sleep(0.3)
+        download(*args)
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', slow_download)
+    with ThreadPoolExecutor(4) as pool:
+        for content in pool.map(source.load_weights, [url] * 4):
+            assert content['model']['weight'].tolist() == [1, 1]
+    assert len(started) == 1
 
 
 def test_damaged_download_leaves_nothing_behind(hub, tmp_path):

@@ -175,4 +175,4 @@ def _translate_published(
     for name in published:
         del state_dict[prefix + name]
     state_dict.update({prefix + name: tensor for name, tensor in converted.items()})
-    print_log(f'Backbone of the published PIIP code: {report}', logger='current')
+    print_log(f'Published PIIP backbone: {report.summary()}', logger='current')

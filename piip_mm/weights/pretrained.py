@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from .rename import Rule, rename
-from .report import LoadReport
+from .report import LoadReport, compare
 from .source import load_weights, unwrap_state_dict
 
 
@@ -50,20 +50,15 @@ def load_pretrained(branch: PretrainedTarget, checkpoint: str) -> LoadReport:
         ValueError: If a tensor does not belong to the family or has another shape than
             the branch's, or if the file lacks a tensor that the branch needs.
     """
-    report = LoadReport()
-    weights = _converted(checkpoint, branch, report)
-    expected = branch.state_dict()
-    mismatched = [
-        f'{name}: {tuple(tensor.shape)} in the file, {tuple(expected[name].shape)} here'
-        for name, tensor in weights.items()
-        if name in expected and expected[name].shape != tensor.shape
-    ]
-    if mismatched:
+    weights, dropped, resized = _converted(checkpoint, branch)
+    report = compare(weights, branch)
+    report.dropped, report.resized = dropped, resized
+    if report.mismatched:
         raise ValueError(
             f'{checkpoint!r} does not fit the branch; check its arch. '
-            + '; '.join(mismatched[:4])
+            + '; '.join(report.mismatched[:4])
         )
-    for name in [name for name in weights if name not in expected]:
+    for name in report.left_over:
         # Only removed blocks and optional weights may be absent from the branch.
         block = re.match(r'blocks\.(\d+)\.', name)
         is_cut = block is not None and int(block[1]) >= branch.depth
@@ -72,10 +67,9 @@ def load_pretrained(branch: PretrainedTarget, checkpoint: str) -> LoadReport:
                 f'{checkpoint!r} has {name}, which the branch does not have; check its '
                 'arch'
             )
-        report.dropped.append(name)
         del weights[name]
-    report.loaded = list(weights)
-    report.missing = [name for name in expected if name not in weights]
+    report.dropped += report.left_over
+    report.left_over = []
     required = [
         name for name in report.missing if not re.fullmatch(branch.optional_weights, name)
     ]
@@ -85,15 +79,17 @@ def load_pretrained(branch: PretrainedTarget, checkpoint: str) -> LoadReport:
             f'them {required[:4]}; check its arch'
         )
     branch.load_state_dict(weights, strict=False)
-    print_log(f'{checkpoint}: {report}', logger='current')
+    print_log(f'{checkpoint}: {report.summary()}', logger='current')
     return report
 
 
 def _converted(
-    checkpoint: str, branch: PretrainedTarget, report: LoadReport
-) -> dict[str, Tensor]:
-    """Tensors of a file under the names and in the sizes of the branch."""
-    weights = {}
+    checkpoint: str, branch: PretrainedTarget
+) -> tuple[dict[str, Tensor], list[str], list[str]]:
+    """Tensors of a file under the names and in the sizes of the branch; the names in the
+    file that were dropped; and those that were resized, with their shapes."""
+    weights: dict[str, Tensor] = {}
+    dropped, resized = [], []
     rules = branch.weight_rules()
     content = branch.prepare_weights(unwrap_state_dict(load_weights(checkpoint)))
     for name, tensor in content.items():
@@ -106,7 +102,7 @@ def _converted(
                 'the branch'
             ) from error
         if new_name is None:
-            report.dropped.append(name)
+            dropped.append(name)
             continue
         try:
             fitted = branch.fit_weight(new_name, tensor)
@@ -114,6 +110,6 @@ def _converted(
             raise ValueError(f'{checkpoint!r}, {name}: {error}') from error
         if fitted is not tensor:
             shapes = f'{tuple(tensor.shape)} to {tuple(fitted.shape)}'
-            report.resized.append(f'{name} {shapes}')
+            resized.append(f'{name} {shapes}')
         weights[new_name] = fitted
-    return weights
+    return weights, dropped, resized

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from zipfile import BadZipFile, is_zipfile
 
 import timm
 import torch
-from mmengine.dist import barrier, is_main_process
+from filelock import FileLock
 from mmengine.logging import print_log
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -30,6 +30,10 @@ _DOWNLOADS = {
 }
 # Containers in which training scripts wrap the weights.
 _WRAPPERS = ('model', 'module', 'state_dict')
+
+
+class DamagedFileError(ValueError):
+    """A file of weights that cannot be read."""
 
 
 def unwrap_state_dict(content: Any) -> dict[str, Any]:
@@ -69,7 +73,8 @@ def load_weights(location: str) -> Mapping[str, Any]:
 
     Downloads show their progress, are kept in PyTorch's hub folder (``TORCH_HOME``), are
     verified if the file name contains a checksum (``name-1a2b3c4d.pth``), and leave
-    nothing behind when they are interrupted.
+    nothing behind when they are interrupted. Of several processes, on one node or on
+    several that share the folder, one downloads a file and the others wait for it.
 
     Args:
         location: A local path or a URL of a PyTorch file, a safetensors file or one of
@@ -82,9 +87,9 @@ def load_weights(location: str) -> Mapping[str, Any]:
             match the checksum in its name, or a file is damaged.
     """
     if location.startswith(TIMM_PREFIX):
-        return _on_main_process_first(_from_timm, location.removeprefix(TIMM_PREFIX))
+        return _from_timm(location.removeprefix(TIMM_PREFIX))
     if '://' in location:
-        return _on_main_process_first(_from_url, location)
+        return _from_url(location)
     path = Path(location).expanduser()
     if not path.is_file():
         raise FileNotFoundError(
@@ -96,23 +101,13 @@ def load_weights(location: str) -> Mapping[str, Any]:
     return read_file(path)
 
 
-def _on_main_process_first(
-    load: Callable[[str], Mapping[str, Any]], location: str
-) -> Mapping[str, Any]:
-    """Let one process download a file before the others read it."""
-    if is_main_process():
-        content = load(location)
-    barrier()
-    if not is_main_process():
-        content = load(location)
-    return content
-
-
 def read_file(path: Path) -> Mapping[str, Any]:
     """Content of a file.
 
     Raises:
-        ValueError: If the file is damaged, or not of the type that its name indicates.
+        DamagedFileError: If the file is damaged, or not of the type that its name
+            indicates.
+        ValueError: If an ``.npz`` file is not one of AugReg's.
     """
     try:
         match path.suffix:
@@ -132,7 +127,7 @@ def read_file(path: Path) -> Mapping[str, Any]:
         SafetensorError,
         BadZipFile,
     ) as error:
-        raise ValueError(
+        raise DamagedFileError(
             f'{path} is damaged or incomplete ({error}); download it again'
         ) from error
 
@@ -143,12 +138,19 @@ def _from_url(url: str) -> Mapping[str, Any]:
     path = Path(torch.hub.get_dir()) / 'checkpoints' / name
     checksum = torch.hub.HASH_REGEX.search(name)
     try:
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # The file has a temporary name until it is complete.
-            torch.hub.download_url_to_file(
-                url, str(path), checksum.group(1) if checksum else None
-            )
+        with _download_lock(name):
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                # The file has a temporary name until it is complete.
+                torch.hub.download_url_to_file(
+                    url, str(path), checksum.group(1) if checksum else None
+                )
+            try:
+                return read_file(path)
+            except DamagedFileError:
+                # A connection that was cut leaves a truncated file and raises no error.
+                path.unlink()
+                raise
     except RuntimeError as error:
         if 'invalid hash value' not in str(error):
             raise
@@ -158,12 +160,12 @@ def _from_url(url: str) -> Mapping[str, Any]:
             f'cannot download {url} ({error}); download it elsewhere and set '
             'init_cfg.checkpoint to the file'
         ) from error
-    try:
-        return read_file(path)
-    except ValueError:
-        # An interrupted connection leaves a truncated file without raising an error.
-        path.unlink()
-        raise
+
+
+def _download_lock(name: str) -> FileLock:
+    folder = Path(torch.hub.get_dir()) / 'locks'
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f'{name}.lock')
 
 
 def check_timm_model(name: str) -> None:
@@ -184,7 +186,8 @@ def _from_timm(name: str) -> Mapping[str, Any]:
         logger='current',
     )
     try:
-        return timm.create_model(name, pretrained=True).state_dict()
+        with _download_lock(name):
+            return timm.create_model(name, pretrained=True).state_dict()
     except RuntimeError as error:
         raise ValueError(f'timm has no weights for {name!r}: {error}') from error
     except OSError as error:
