@@ -681,6 +681,24 @@ def test_test_time_augmentation_in_every_task(trained_task):
     assert len(list(cwd.glob('tested/*/augmented/*.png'))) == 3
 
 
+def test_averaged_weights_are_tested(trained_task, tmp_path):
+    """``EMAHook`` makes its model before a run, and swaps it in after loading."""
+    cwd, task = trained_task
+    if task == 'seg':
+        pytest.skip('one task is enough: the hook does not depend on it')
+    (cwd / 'ema.py').write_text(
+        "_base_ = 'config.py'\ncustom_hooks = [dict(type='EMAHook', momentum=0.5)]\n"
+    )
+    result = run('train.py', 'ema.py', '--work-dir', 'ema', cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    checkpoint = (cwd / 'ema/last_checkpoint').read_text()
+    result = run('test.py', 'ema.py', checkpoint, '--work-dir', 'ema_tested', cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    tested = json.loads(next(cwd.glob('ema_tested/*/*.json')).read_text())
+    (validated,) = [entry for entry in log_of(cwd / 'ema') if METRIC[task] in entry]
+    assert tested[METRIC[task]] == validated[METRIC[task]]
+
+
 def test_missing_images_of_classes_stop_early(tmp_path):
     write_task_config('cls', tmp_path / 'config.py')
     result = run('test.py', 'config.py', 'https://example.org/a.pth', cwd=tmp_path)

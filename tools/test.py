@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 
 from piip_mm.engine import check_classes, check_data
 from piip_mm.engine.launch import (
+    CHECKPOINT_ERRORS,
     add_common_arguments,
     load_config,
     process_group,
@@ -124,8 +125,8 @@ def main() -> None:
             check_classes(runner, 'test')
             if args.out is not None:
                 write_predictions(runner, args.out)
-            runner.load_or_resume()
-        runner.test()
+        with user_errors(CHECKPOINT_ERRORS):
+            runner.test()
 
 
 if __name__ == '__main__':

@@ -10,6 +10,7 @@ from mmengine.registry import RUNNERS
 
 from piip_mm.engine import check_classes, check_data
 from piip_mm.engine.launch import (
+    CHECKPOINT_ERRORS,
     add_common_arguments,
     load_config,
     process_group,
@@ -104,7 +105,8 @@ def main() -> None:
         runner = RUNNERS.build(cfg)
         with user_errors():
             check_classes(runner, 'train')
-        runner.train()
+        with user_errors(CHECKPOINT_ERRORS):
+            runner.train()
 
 
 if __name__ == '__main__':

@@ -14,6 +14,10 @@ from piip_mm.weights.report import compare
 from piip_mm.weights.source import unwrap_state_dict
 
 
+class CheckpointError(ValueError):
+    """A checkpoint that does not fit the model or the run."""
+
+
 @HOOKS.register_module()
 class PublishedCheckpointHook(Hook):
     """Recognises and translates published checkpoints while they are loaded.
@@ -39,7 +43,7 @@ class PublishedCheckpointHook(Hook):
         """Unwrap and translate in place.
 
         Raises:
-            ValueError: If the checkpoint does not fit, see ``strict``: lists what is
+            CheckpointError: If the checkpoint does not fit, see ``strict``: lists what is
                 missing, left over or of another shape. If a published checkpoint is to be
                 resumed from.
         """
@@ -53,7 +57,7 @@ class PublishedCheckpointHook(Hook):
             del state_dict[name]
         published = is_published(state_dict)
         if published and runner._resume:
-            raise ValueError(
+            raise CheckpointError(
                 'a published checkpoint holds no state to resume from; load its weights '
                 'with --cfg-options load_from=FILE'
             )
@@ -66,7 +70,7 @@ class PublishedCheckpointHook(Hook):
         fit = compare(state_dict, model)
         fit.dropped = dropped
         if any(self.strict or name.startswith('backbone.') for name in fit.misfits):
-            raise ValueError(f'the checkpoint does not fit the model: {fit}')
+            raise CheckpointError(f'the checkpoint does not fit the model: {fit}')
         if published:
             level = logging.WARNING if fit.misfits else logging.INFO
             runner.logger.log(level, f'Checkpoint of the published PIIP code: {fit}')

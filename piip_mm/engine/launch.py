@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
@@ -18,7 +18,13 @@ from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.registry import MODEL_WRAPPERS
 from torch import nn
 
+from .checkpoint_hook import CheckpointError
 from .custom_data import expand_custom_data
+
+#: Errors of a checkpoint that a run loads.
+CHECKPOINT_ERRORS = (CheckpointError, UnpicklingError)
+#: Errors of the config, its data and its files before a run.
+INPUT_ERRORS = (OSError, ValueError, UnpicklingError)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,27 +77,28 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 @contextmanager
-def user_errors() -> Iterator[None]:
-    """End the program with the message alone where the user's input is at fault.
+def user_errors(kinds: tuple[type[Exception], ...] = INPUT_ERRORS) -> Iterator[None]:
+    """End the program with the message alone, without a traceback, if the user's input is
+    at fault.
 
-    For the steps before the run: errors inside it keep their traceback. Of several
-    processes only the first one speaks.
+    Of several processes only the first one prints the message.
+
+    Args:
+        kinds: Errors that stand for wrong input: :data:`INPUT_ERRORS` in the steps before
+            a run, :data:`CHECKPOINT_ERRORS` within it, where others keep their traceback.
     """
     try:
         yield
-    except UnpicklingError as error:
-        first_line = str(error).splitlines()[0]
-        _stop(
-            'a checkpoint holds more than weights and plain values, and code in files is '
-            f'not executed: {first_line}. Save its state dict alone.'
-        )
-    except (OSError, ValueError) as error:
-        _stop(str(error))
-
-
-def _stop(message: str) -> NoReturn:
-    is_first = os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
-    raise SystemExit(f'error: {message}' if is_first else 1) from None
+    except kinds as error:
+        message = str(error)
+        if isinstance(error, UnpicklingError):
+            message = (
+                'a checkpoint contains more than weights and plain values, and code in '
+                f'files is not executed: {message.splitlines()[0]}. Save its state dict '
+                'alone.'
+            )
+        is_first = os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
+        raise SystemExit(f'error: {message}' if is_first else 1) from None
 
 
 @MODEL_WRAPPERS.register_module()
