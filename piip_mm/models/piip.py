@@ -161,9 +161,22 @@ class PIIP(BaseModule):
         Raises:
             ValueError: If the image is too small for a branch.
         """
+        return self.forward_images(
+            [self.branch_image(image, index) for index in range(len(self.branches))]
+        )
+
+    def forward_images(self, images: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Extract features where each branch already has its image.
+
+        Args:
+            images: Per branch (B, 3, H_b, W_b), as :meth:`branch_image` returns them.
+
+        Returns:
+            As :meth:`forward`.
+        """
         tokens, grids = [], []
-        for index, branch in enumerate(self.branches):
-            embedded, grid = branch.embed(self.branch_image(image, index))
+        for branch, image in zip(self.branches, images, strict=True):
+            embedded, grid = branch.embed(image)
             tokens.append(embedded)
             grids.append(grid)
         maps = []
