@@ -163,7 +163,6 @@ def network(**changed):
 
 
 GLOBAL = vit(GRIDS[0], 32, 4, window=None)
-NO_PYRAMID = dict.fromkeys(('pyramid', *(f'merge {i}' for i in range(3))), None)
 BY_HAND = {
     'default': network(),
     'global_attention': network(**{'self-attention 0': GLOBAL[1]}),
@@ -198,7 +197,7 @@ def test_as_run_by_hand(name):
 @pytest.mark.parametrize('name', CONFIGS)
 def test_parts_have_all_parameters(name):
     backbone = build_on_meta(CONFIGS[name])
-    columns = count_backbone(backbone, ODD)
+    columns = count_backbone(backbone)
     params = sum(p.numel() for p in backbone.parameters())
     assert total(columns[RUN]).params == total(columns[RELEASED]).params == params
     for part, count in columns[RUN].items():

@@ -31,7 +31,7 @@ aten = torch.ops.aten
 #: (H, W) in pixels.
 Size = tuple[int, int]
 
-#: Part of what belongs to no other one by its name.
+#: Part of everything that belongs to no named part.
 OTHER = 'other'
 
 
@@ -216,17 +216,21 @@ def trace(model: nn.Module, images: list[Tensor]) -> tuple[Parts, Flops]:
         # The first name is the class of the model; 'Global' has the counts of all of it.
         name = path.partition('.')[2]
         flops[name] = Counter({op: twice // 2 for op, twice in by_operator.items()})
+    return _by_part(model, flops), flops
 
+
+def _by_part(model: nn.Module, flops: Flops) -> Parts:
     parts: Parts = {}
     for name, _ in model.named_modules():
         if part_of(name) != OTHER:
+            # Listed even if there is nothing to count, in the order of the network.
             add(parts, part_of(name))
             add(parts, attention_of(part_of(name)))
     for name, param in model.named_parameters():
         add(parts, part_of(name), params=param.numel())
     rest = flops['']
     counted: list[str] = []
-    # A module comes before what it contains.
+    # Sorted, a module comes before what it contains.
     for name in sorted(flops):
         part = part_of(name)
         if part != OTHER and not name.startswith(tuple(counted)):
@@ -237,7 +241,7 @@ def trace(model: nn.Module, images: list[Tensor]) -> tuple[Parts, Flops]:
                 add(parts, where, flops=number)
     if rest:
         add(parts, OTHER, flops=rest.total())
-    return parts, flops
+    return parts
 
 
 def add(parts: Parts, part: str, *, params: int = 0, flops: int = 0) -> None:
