@@ -1,27 +1,30 @@
-"""The column 'as run' against what the built model executes."""
-
-from collections import Counter
-from pathlib import Path
+"""The column 'as run' against counts by hand, and what the columns have in common."""
 
 import pytest
 import torch
-from mmengine.config import Config
+import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-import piip_mm.models.layers.cross_attention as cross_attention
-from piip_mm.analysis import build_on_meta, configured_shape, count_backbone, total
+from piip_mm.analysis import (
+    PUBLISHED,
+    RELEASED,
+    RUN,
+    Count,
+    build_on_meta,
+    configured_shape,
+    count_backbone,
+    total,
+)
 from piip_mm.models.branches import Branch
 
-CONFIG_DIR = Path(__file__).parents[1] / 'configs/det'
-
-# Batched products are those of attention alone.
-BMM = torch.ops.aten.bmm
-
-# Sides that neither patches nor ratios divide.
+# Sides that neither patches nor ratios divide. The branches see it at 139 x 107, 115 x 89
+# and 92 x 71 pixels.
 ODD = (139, 107)
+GRIDS = [(8, 6), (7, 5), (5, 4)]
+WIDTHS = [32, 64, 96]
+DEPTHS = [4, 4, 8]
+NEIGHBOURS = [(1, 0), (0, 1), (2, 1), (1, 2)]
 
 
 def branch(embed_dims=32, img_size=64, num_layers=4, arch=(), **kwargs):
@@ -57,6 +60,7 @@ CONFIGS = {
         out_strides=(2, 4, 8, 16),
     ),
     'zero_qkv': piip(first=dict(window_pad='zero_qkv')),
+    'frozen': piip(first=dict(frozen_stages=3)),
     'arch': piip(first=dict(arch=dict(mlp_ratio=2, qkv_bias=False, init_values=None))),
     'alternating': piip(interaction=dict(direction='alternating')),
     'cycle': piip(interaction=dict(direction='cycle')),
@@ -79,107 +83,198 @@ CONFIGS = {
     'baseline_gn': baseline('GN', global_attn_indexes=[0]),
 }
 
-
-def attention_of(part):
-    """Part that holds the products of attention of another part."""
-    if part == 'interactions':
-        return 'sampling core'
-    return part.replace('branch', 'self-attention')
+# --- By hand --------------------------------------------------------------------------
 
 
-def part_of(module_name):
-    """Name of the part that a module of a backbone belongs to."""
-    kind, *rest = module_name.split('.')
-    if kind == 'branches':
-        return f'branch {rest[0]}'
-    if kind == 'merges':
-        return f'merge {rest[2]}'
-    return kind
+def area(grid, window=1):
+    """Tokens of a grid, filled up to whole windows."""
+    height, width = (side + -side % window for side in grid)
+    return height * width
 
 
-def small_layers(network, flops):
-    """Add norms, biases of convolutions, ReLU and pooling by hooks."""
-
-    def hook(name):
-        def add(module, inputs, output):
-            part = part_of(name)
-            if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
-                flops[part] += 2 * inputs[0].numel()
-            elif isinstance(module, nn.ReLU):
-                flops[part] += output.numel()
-            elif isinstance(module, nn.MaxPool2d):
-                flops[part] += inputs[0].numel()
-            elif getattr(module, 'bias', None) is not None:
-                flops[part] += output.numel()
-
-        return add
-
-    kinds = (nn.LayerNorm, nn.GroupNorm, nn.ReLU, nn.MaxPool2d)
-    for name, module in network.named_modules():
-        if isinstance(module, (*kinds, nn.Conv2d, nn.ConvTranspose2d)):
-            module.register_forward_hook(hook(name))
+def vit(grid, dims, depth, window=4, mlp_ratio=4):
+    """Patch embedding with bias; two norms, qkv, projection and MLP of each block.
+    Attention in windows is that of the padded grid, all keys of a window per query."""
+    n, padded = area(grid), area(grid, window or 1)
+    block = 2 * 2 * n * dims + (3 + 1 + 2 * mlp_ratio) * n * dims**2
+    keys = window**2 if window else n
+    body = n * (3 * 16 * 16 + 1) * dims + depth * block
+    return body, depth * 2 * padded * keys * dims
 
 
-def measure(cfg, shape, monkeypatch):
-    """FLOPs by part of a forward pass, from PyTorch's counter and hooks."""
-    network = MODELS.build(cfg).eval()
-    flops = Counter()
-    small_layers(network, flops)
-    sample = cross_attention.deformable_attention
-
-    def count_samples(value, value_grid, locations, weights, backend):
-        flops['sampling core'] += 5 * weights.numel() * value.shape[-1]
-        return sample(value, value_grid, locations, weights, backend)
-
-    monkeypatch.setattr(cross_attention, 'deformable_attention', count_samples)
-    # The plain implementation runs products that the counter sees.
-    with (
-        torch.no_grad(),
-        sdpa_kernel(SDPBackend.MATH),
-        FlopCounterMode(display=False) as counter,
-    ):
-        network(torch.zeros(1, 3, *shape))
-    # Of nested modules the outermost has it all; the merge is taken branch by branch.
-    root = type(network).__name__
-    counts = counter.get_flop_counts()
-    whole = {'Global', root, f'{root}.merges.0'}
-    for module, by_operator in counts.items():
-        path = module.split('.')
-        outer = {'.'.join(path[:i]) for i in range(1, len(path))}
-        if module in whole or (outer & set(counts)) - whole:
-            continue
-        part = part_of(module.removeprefix(f'{root}.'))
-        for operator, twice in by_operator.items():
-            flops[attention_of(part) if operator == BMM else part] += twice // 2
-    return network, {part: number for part, number in flops.items() if number}
+def injector(target, source, *, attn, proj, norm, num_points, value_ratio, ffn_ratio):
+    """Layers and core of the attention."""
+    queries, feats = area(GRIDS[target]), area(GRIDS[source])
+    dims, feat_dims = WIDTHS[target], WIDTHS[source]
+    layers = 0
+    if proj:
+        layers += feats * feat_dims * dims
+        feat_dims = dims
+    if norm:
+        layers += 2 * queries * dims + 2 * feats * feat_dims
+    if attn == 'deform':
+        values = int(value_ratio * dims)
+        # Two offsets and a weight for each point of 4 heads.
+        layers += queries * dims * 4 * num_points * 3
+        layers += feats * feat_dims * values + queries * values * dims
+        core = 5 * queries * num_points * values
+    else:
+        layers += 2 * queries * dims * dims + 2 * feats * feat_dims * dims
+        core = 2 * queries * feats * dims
+    if ffn_ratio:
+        hidden = int(ffn_ratio * dims)
+        # Two linear layers, and a depthwise 3x3 convolution with bias.
+        layers += 2 * queries * dims * hidden + (9 + 1) * queries * hidden
+        layers += 2 * queries * dims if norm else 0
+    return layers, core
 
 
-@pytest.mark.parametrize(
-    ('name', 'shape'),
-    [
-        *((name, ODD) for name in CONFIGS),
-        *((name, (96, 96)) for name in ('default', 'regular', 'baseline')),
-        *((name, (96, 128)) for name in ('default', 'regular', 'baseline')),
-    ],
-)
-def test_as_run_is_what_runs(name, shape, monkeypatch):
-    network, measured = measure(CONFIGS[name], shape, monkeypatch)
-    parts = count_backbone(build_on_meta(CONFIGS[name]), shape)['as run']
-    counted = {part: count.flops for part, count in parts.items() if count.flops}
-    assert counted == measured
-    assert total(parts).params == sum(p.numel() for p in network.parameters())
+def interactions(edges=NEIGHBOURS, num_stages=4, **options):
+    defaults = dict(
+        attn='deform', proj=True, norm=True, num_points=4, value_ratio=0.5, ffn_ratio=0.25
+    )
+    counts = [injector(t, s, **{**defaults, **options}) for s, t in edges]
+    layers, core = (num_stages * sum(part) for part in zip(*counts, strict=True))
+    return {'interactions': layers, 'sampling core': core}
 
 
-@pytest.mark.parametrize(
-    ('config', 'shape'),
-    [('piip_sbl_maskrcnn_1x', (896, 1568)), ('vit_b_maskrcnn_1x', (640, 1024))],
-)
-def test_as_run_of_published_models(config, shape, monkeypatch):
-    cfg = Config.fromfile(CONFIG_DIR / f'{config}.py').model.backbone
-    with torch.device('meta'):
-        _, measured = measure(cfg, shape, monkeypatch)
-    parts = count_backbone(build_on_meta(cfg), shape)['as run']
-    assert {part: count.flops for part, count in parts.items()} == measured
+def merge(grid, dims, out_dims):
+    """Two 3x3 convolutions without bias, each with GroupNorm and ReLU."""
+    n = area(grid)
+    return n * 9 * (dims + out_dims) * out_dims + 2 * (2 + 1) * n * out_dims
+
+
+def pyramid(n, dims):
+    """Strides 4, 8, 16 and 32 from n tokens of stride 16. A transposed convolution has 4
+    weights for each pair of channels, and a bias for each of 4 times as many pixels."""
+    times_two = 4 * n * dims**2 + 4 * n * dims
+    norm = 2 * 4 * n * dims
+    pool = n * dims
+    return times_two + norm + 4 * times_two + times_two + pool
+
+
+def network(**changed):
+    """Parts of the default network for the odd input."""
+    parts = {}
+    for i, (grid, dims, depth) in enumerate(zip(GRIDS, WIDTHS, DEPTHS, strict=True)):
+        parts[f'branch {i}'], parts[f'self-attention {i}'] = vit(grid, dims, depth)
+        parts[f'merge {i}'] = merge(grid, dims, 96)
+    return {**parts, **interactions(), 'pyramid': pyramid(48, 96), **changed}
+
+
+GLOBAL = vit(GRIDS[0], 32, 4, window=None)
+BY_HAND = {
+    'default': network(),
+    'global_attention': network(**{'self-attention 0': GLOBAL[1]}),
+    'mixed_attention': network(
+        **{'self-attention 0': (vit(GRIDS[0], 32, 4)[1] + GLOBAL[1]) // 2}
+    ),
+    'zero_qkv': network(),
+    'frozen': network(),
+    'arch': network(**{'branch 0': vit(GRIDS[0], 32, 4, mlp_ratio=2)[0]}),
+    'regular': network(**interactions(attn='regular')),
+    'regular_no_proj': network(**interactions(attn='regular', proj=False)),
+    'points_and_values': network(**interactions(num_points=3, value_ratio=1)),
+    'no_proj': network(**interactions(proj=False)),
+    'no_norm': network(**interactions(norm=False)),
+    'no_ffn': network(**interactions(ffn_ratio=None)),
+    'all_pairs': network(**interactions([*NEIGHBOURS, (2, 0), (0, 2)])),
+    'no_interactions': network(**{'interactions': 0, 'sampling core': 0}),
+    'one_level': network(pyramid=0),
+    'baseline': {
+        **dict(zip(('branch', 'self-attention'), vit((8, 6), 32, 4), strict=True)),
+        'pyramid': pyramid(48, 32),
+    },
+}
+
+
+@pytest.mark.parametrize('name', BY_HAND)
+def test_as_run_by_hand(name):
+    parts = count_backbone(build_on_meta(CONFIGS[name]), ODD)[RUN]
+    assert {part: count.flops for part, count in parts.items()} == BY_HAND[name]
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_parts_have_all_parameters(name):
+    backbone = build_on_meta(CONFIGS[name])
+    columns = count_backbone(backbone)
+    params = sum(p.numel() for p in backbone.parameters())
+    assert total(columns[RUN]).params == total(columns[RELEASED]).params == params
+    for part, count in columns[RUN].items():
+        assert columns[RELEASED][part].params == count.params
+    assert 'other' not in columns[RUN]
+
+
+def test_maps_have_no_merge():
+    cfg = piip(out_type='maps', interaction=dict(direction='all_pairs'))
+    parts = count_backbone(build_on_meta(cfg), ODD)[RUN]
+    expected = BY_HAND['all_pairs']
+    expected = {k: v for k, v in expected.items() if not k.startswith(('merge', 'pyr'))}
+    assert {part: count.flops for part, count in parts.items()} == expected
+
+
+def test_class_tokens_take_part_in_global_attention():
+    """7 x 7 patches and a class token; the published counts leave it out of the products
+    of attention."""
+    cfg = dict(
+        type='ViTPyramid',
+        branch=branch(img_size=112, window_size=None, with_cls_token=True),
+        out_type='cls_tokens',
+    )
+    columns = count_backbone(build_on_meta(cfg))
+    body = 49 * (3 * 16 * 16 + 1) * 32 + 4 * (2 * 2 * 50 * 32 + 12 * 50 * 32**2)
+    for name, tokens in ((PUBLISHED, 49), (RELEASED, 49), (RUN, 50)):
+        assert columns[name]['branch'].flops == body
+        assert columns[name]['self-attention'].flops == 4 * 2 * tokens**2 * 32
+
+
+def test_channels_of_the_image():
+    three, four = (
+        count_backbone(build_on_meta(baseline(in_channels=channels)))[RUN]
+        for channels in (3, 4)
+    )
+    assert four['branch'].flops - three['branch'].flops == 4 * 4 * 16 * 16 * 32
+    assert four['branch'].params - three['branch'].params == 16 * 16 * 32
+
+
+# --- A new family ---------------------------------------------------------------------
+
+
+@MODELS.register_module()
+class AveragingBranch(Branch):
+    """A family without a layer of the package, which calls functions in its methods."""
+
+    def __init__(self, img_size):
+        super().__init__(img_size=img_size, dims=(32,) * 4, strides=(16,) * 4)
+        self.weight = nn.Parameter(torch.zeros(32, 3, 16, 16))
+        self.blocks = nn.ModuleList(nn.Linear(32, 32) for _ in range(4))
+
+    def embed(self, image):
+        x_BCHW = F.conv2d(image, self.weight, stride=16)
+        return x_BCHW.flatten(2).transpose(1, 2), (x_BCHW.shape[2], x_BCHW.shape[3])
+
+    def run(self, tokens, grid, start, stop):
+        for block in self.blocks[start:stop]:
+            tokens = F.layer_norm(tokens, tokens.shape[2:]) + block(tokens)
+            tokens = tokens + torch.bmm(tokens, tokens.transpose(1, 2)).bmm(tokens)
+        return tokens, grid
+
+
+def test_new_family_needs_no_counting_code():
+    first = dict(type='AveragingBranch', img_size=96)
+    columns = count_backbone(build_on_meta(piip(branches=[first, branch(64)])), (96, 96))
+    n = 6 * 6
+    expected = Count(
+        params=32 * 3 * 16 * 16 + 4 * 33 * 32,
+        flops=n * 3 * 16 * 16 * 32 + 4 * (2 * n * 32 + n * 32 * 32),
+    )
+    for parts in columns.values():
+        assert parts['branch 0'] == expected
+        assert parts['self-attention 0'] == Count(flops=4 * 2 * n * n * 32)
+        assert 'other' not in parts
+
+
+# --- Columns --------------------------------------------------------------------------
 
 
 def test_default_input_is_the_configured_square():
@@ -193,17 +288,29 @@ def test_shape_is_that_of_the_run_alone():
         count_backbone(build_on_meta(CONFIGS['default']), shape)
         for shape in ((96, 96), (96, 192))
     )
-    for name in ('as published', 'as released'):
+    for name in (PUBLISHED, RELEASED):
         assert square[name] == other[name]
-    assert total(other['as run']).flops > 1.9 * total(square['as run']).flops
-    assert total(other['as run']).params == total(square['as run']).params
+    assert total(other[RUN]).flops > 1.9 * total(square[RUN]).flops
+    assert total(other[RUN]).params == total(square[RUN]).params
 
 
-@pytest.mark.parametrize('name', ['default', 'baseline'])
-def test_released_has_the_parameters_of_the_run(name):
-    columns = count_backbone(build_on_meta(CONFIGS[name]))
-    for part, count in columns['as run'].items():
-        assert columns['as released'][part].params == count.params
+def test_published_columns_have_the_size_of_each_branch():
+    """A third of 100 pixels is 33, 2 patches; the configured 48 pixels are 3."""
+    branches = [branch(img_size=144), branch(64, img_size=48)]
+    columns = count_backbone(build_on_meta(piip(branches=branches)), (100, 100))
+    assert columns[RUN]['branch 1'].flops == vit((2, 2), 64, 4)[0]
+    assert columns[PUBLISHED]['branch 1'].flops == vit((3, 3), 64, 4)[0]
+
+
+def test_the_counted_model_stays_as_it_is():
+    network = MODELS.build(CONFIGS['default']).train()
+    attn = network.interactions[0].injectors['0_to_1'].attn
+    # As where mmcv has CUDA operators; these do not run on the meta device.
+    attn.backend = 'mmcv'
+    assert count_backbone(network) == count_backbone(build_on_meta(CONFIGS['default']))
+    assert network.training and attn.backend == 'mmcv'
+    attn.backend = 'torch'
+    assert network(torch.zeros(1, 3, 96, 96))[0].device.type == 'cpu'
 
 
 def test_window_padding_by_column():
@@ -240,6 +347,21 @@ def test_window_padding_by_column():
     }
 
 
+def test_sampling_core_by_column():
+    """Published are 4 points of the full width; 3 points of 3/4 of it run here."""
+    options = dict(num_points=3, value_ratio=0.75)
+    columns = count_backbone(build_on_meta(piip(interaction=options)))
+    tokens = [6 * 6, 5 * 5, 4 * 4]
+    queries = [(tokens[target], WIDTHS[target]) for _, target in NEIGHBOURS]
+    nominal = 4 * sum(5 * n * 4 * dims for n, dims in queries)
+    for name in (PUBLISHED, RELEASED):
+        assert columns[name]['sampling core'].flops == nominal
+    assert columns[RUN]['sampling core'].flops == nominal * 3 * 3 // 16
+
+
+# --- Errors ---------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ('cfg', 'shape', 'message'),
     [
@@ -247,7 +369,7 @@ def test_window_padding_by_column():
         (
             CONFIGS['baseline'],
             (8, 96),
-            r'input of 8 x 96 pixels is too small, .* at least 32',
+            r'branch 0 sees the 8 x 96 input .* too small .* at least 32 pixels per side',
         ),
     ],
 )
@@ -267,17 +389,3 @@ def test_unknown_backbone_is_named(kind):
 def test_a_built_backbone_is_checked_too():
     with pytest.raises(ValueError, match=r"type 'Identity'; supported: PIIP, ViTPyr"):
         count_backbone(nn.Identity())
-
-
-def test_unknown_branch_family_is_named():
-    backbone = build_on_meta(CONFIGS['default'])
-    backbone.branches[0].__class__ = Branch
-    with pytest.raises(ValueError, match=r"type 'Branch'; supported: .*PIIPViT"):
-        count_backbone(backbone)
-
-
-def test_unknown_layer_is_named():
-    backbone = build_on_meta(CONFIGS['default'])
-    backbone.pyramid.levels[0] = nn.Upsample(scale_factor=4)
-    with pytest.raises(TypeError, match=r'no counting rule for Upsample'):
-        count_backbone(backbone)

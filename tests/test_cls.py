@@ -11,8 +11,7 @@ from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS, DefaultScope
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 
-from piip_mm.analysis import build_on_meta, total
-from piip_mm.analysis.classifiers import count_classifier, count_head
+from piip_mm.analysis import RELEASED, RUN, Count, build_on_meta, count_classifier, total
 from piip_mm.models.heads import PIIPMergedHead
 
 TINY = 'cls/piip_tiny_shapes.py'
@@ -177,9 +176,30 @@ def test_baseline_is_deit_b():
     assert sum(param.numel() for param in model.parameters()) == 86_567_656
 
 
-def test_head_without_counting_rule():
-    with pytest.raises(ValueError, match=r"type 'Linear'; supported: PIIPMergedHead, "):
-        count_head(torch.nn.Linear(1, 1), [], None)
+@pytest.mark.parametrize(('token', 'num_normalised'), [('cls', 1), ('mean', 16)])
+def test_counts_of_a_head_per_branch(token, num_normalised):
+    """A LayerNorm and 3 classes for 32 channels, 4 x 4 patches; published heads normalise
+    all patches."""
+    out_type = 'cls_tokens' if token == 'cls' else 'maps'
+    columns = count_classifier(tiny(2, 2, head=dict(token=token), out_type=out_type))
+    params = 2 * 32 + 33 * 3
+    for column, tokens in ((RUN, num_normalised), (RELEASED, 16)):
+        assert columns[column]['head 0'] == Count(params, 2 * tokens * 32 + 32 * 3)
+    assert 'other' not in columns[RUN]
+
+
+def test_counts_of_a_merged_head():
+    """Of 32 x 32, 16 x 16 and 8 x 8 patches; the mean is that of the largest map."""
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = build_on_meta(zoo.load('cls/piip_b_512-256-128_in1k.py').model)
+    parts = count_classifier(model)[RUN]
+    for index, (tokens, dims) in enumerate(((32 * 32, 160), (16 * 16, 320))):
+        params = 2 * dims + (dims + 1) * 640 + 2 * 640 + 1
+        flops = tokens * (2 * dims + dims * 640 + 2 * 640)
+        assert parts[f'head {index}'] == Count(params, flops)
+    assert parts['head 2'] == Count(2 * 640 + 1, 8 * 8 * 2 * 640)
+    norm = Count(2 * 640, 32 * 32 * 2 * 640)
+    assert parts['classifier'] == norm + Count(641 * 1000, 640 * 1000)
 
 
 def test_fine_tuning_learns_interactions_faster():

@@ -7,9 +7,22 @@ from collections.abc import Mapping
 from rich import box
 from rich.table import Table
 
-from .backbones import Parts
-from .conventions import CONVENTIONS, RUN, Count
 from .heads import Heads
+from .measure import Count, Parts
+from .published import COLUMNS, RUN
+
+#: What one FLOP is.
+FLOP = (
+    '1 FLOP = 1 multiply-add. Besides linear layers, convolutions and attention, '
+    'LayerNorm, GroupNorm and BatchNorm count 2 per value, convolution biases, ReLU and '
+    'pooling 1; GELU, softmax, RMSNorm, residual sums, biases of linear layers and '
+    'interpolation count nothing.'
+)
+#: What is counted of necks and heads.
+HEADS = (
+    "Neck and heads: matrix products and convolutions, by PyTorch's FLOP counter; "
+    'neither biases, norms and activations nor RoIAlign.'
+)
 
 
 def total(parts: Parts) -> Count:
@@ -18,7 +31,7 @@ def total(parts: Parts) -> Count:
 
 
 def backbone_table(columns: Mapping[str, Parts]) -> Table:
-    """Parts of a backbone, one pair of columns a convention.
+    """Parts of a backbone, with a pair of columns for each way to count it.
 
     Args:
         columns: From :func:`piip_mm.analysis.count_backbone`.
@@ -40,7 +53,7 @@ def heads_table(heads: Heads) -> Table:
     Args:
         heads: From :func:`piip_mm.analysis.count_heads`.
     """
-    table = _table('neck and heads', RUN.name)
+    table = _table('neck and heads', RUN)
     table.add_column('remark')
     for name, (count, remark) in heads.items():
         table.add_row(name, *_cells(count), remark)
@@ -49,7 +62,7 @@ def heads_table(heads: Heads) -> Table:
 
 def column_notes() -> list[str]:
     """What each column means, one line each."""
-    return [f'{convention.name}: {convention.meaning}.' for convention in CONVENTIONS]
+    return [f'{column}: {meaning}.' for column, meaning in COLUMNS.items()]
 
 
 def memory_note(num_params: int) -> str:

@@ -11,6 +11,7 @@ from mmengine.registry import init_default_scope
 from rich.console import Console
 
 from piip_mm import analysis
+from piip_mm.analysis import report
 from piip_mm.engine.launch import user_errors
 
 
@@ -18,7 +19,7 @@ def parse_args() -> argparse.Namespace:
     """Arguments of mmdetection's tools/analysis_tools/get_flops.py, where they apply."""
     parser = argparse.ArgumentParser(
         description='Parameters and FLOPs of a config by part',
-        epilog=f'{analysis.FLOP} Columns: {" ".join(analysis.column_notes())}',
+        epilog=f'{report.FLOP} Columns: {" ".join(report.column_notes())}',
     )
     parser.add_argument('config', help='config file')
     parser.add_argument(
@@ -63,10 +64,7 @@ def main() -> None:
             shape = args.shape[0], args.shape[-1]
         heads = None
         if hasattr(model, 'head'):
-            # Here, because detection and segmentation go without mmpretrain.
-            from piip_mm.analysis.classifiers import count_classifier
-
-            columns = count_classifier(model, shape)
+            columns = analysis.count_classifier(model, shape)
         else:
             columns = analysis.count_backbone(model.backbone, shape)
             heads = analysis.count_heads(model, shape)
@@ -74,13 +72,13 @@ def main() -> None:
     # Wide enough for the tables where the output goes into a file or a pipe.
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     console.print(f'{args.config}, input {shape[0]} x {shape[1]} (H x W)')
-    console.print(analysis.backbone_table(columns))
-    notes = [analysis.FLOP, *analysis.column_notes()]
+    console.print(report.backbone_table(columns))
+    notes = [report.FLOP, *report.column_notes()]
     if heads is not None:
-        console.print(analysis.heads_table(heads))
-        notes.append(analysis.HEADS)
+        console.print(report.heads_table(heads))
+        notes.append(report.HEADS)
     num_params = sum(p.numel() for p in model.parameters())
-    for line in (analysis.memory_note(num_params), *notes):
+    for line in (report.memory_note(num_params), *notes):
         console.print(line)
 
 

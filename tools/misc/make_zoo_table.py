@@ -155,7 +155,7 @@ def make_line(cells: Sequence[str]) -> str:
 def format_counts(backbone: Mapping[str, Any]) -> list[str]:
     """Parameters and FLOPs of a backbone, as published and as released."""
     counts = count_backbone(build_on_meta(backbone))
-    sums = (total(counts[convention.name]) for convention in (PUBLISHED, RELEASED))
+    sums = (total(counts[column]) for column in (PUBLISHED, RELEASED))
     return [f'{s.params / 1e6:.0f}M, {s.flops / 1e9:.0f}G' for s in sums]
 
 
