@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 .DELETE_ON_ERROR:
 
 help:
-	@echo 'make demo      data, training, test and pictures of a small detector on the CPU'
+	@echo 'make demo      generate data, train, test and draw a small detector on the CPU'
 	@echo 'make demo-seg  the same for semantic segmentation'
 	@echo 'make demo-cls  the same for classification'
 	@echo 'make test      run the tests'
@@ -20,16 +20,16 @@ help:
 env:
 	@tools/setup_env.sh
 
-# What a demo is made of: $(1) its target, $(2) the config without its ending, $(3) the
-# folder of the data, $(4) their layout. `--resume` continues an interrupted training from
-# its last checkpoint.
+# The rules of a demo: $(1) is its target, $(2) the config without its extension, $(3) the
+# folder of its data and $(4) their layout. `--resume` continues an interrupted training
+# from its last checkpoint.
 define demo_rules
 $(1): work_dirs/$(notdir $(2))/tested
 	@echo
 	@echo 'checkpoint  '"$$$$(cat work_dirs/$(notdir $(2))/last_checkpoint)"
 	@echo 'log, config work_dirs/$(notdir $(2))/'
 	@echo 'metrics     work_dirs/$(notdir $(2))/test.log'
-	@echo 'pictures    work_dirs/$(notdir $(2))/pictures/'
+	@echo 'predictions work_dirs/$(notdir $(2))/predictions/'
 	@echo
 	@echo 'Next: "Train and test" and "Your own data" in README.md'
 
@@ -42,7 +42,7 @@ work_dirs/$(notdir $(2))/trained: $(3)/shapes.json | env
 
 work_dirs/$(notdir $(2))/tested: work_dirs/$(notdir $(2))/trained | env
 	$(PY) tools/test.py $(2).py "$$$$(cat work_dirs/$(notdir $(2))/last_checkpoint)" \
-	    --show-dir $(CURDIR)/work_dirs/$(notdir $(2))/pictures 2>&1 | tee work_dirs/$(notdir $(2))/test.log
+	    --show-dir $(CURDIR)/work_dirs/$(notdir $(2))/predictions 2>&1 | tee work_dirs/$(notdir $(2))/test.log
 	@touch $$@
 endef
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Creates the virtual environment of this checkout; does nothing where it is up to date.
+# Creates the virtual environment of this checkout; does nothing if it is up to date.
 #
-# Variables (the last three are remembered for an environment once it is made):
+# Variables (the last three are remembered once an environment has been created):
 #   PYTHON                interpreter to start from                     (python3)
 #   VENV                  the environment                               (.venv)
 #   MAX_JOBS              compilers at once         (by number of cores and memory)
-#   PIIP_MM_CACHE         where the compiled mmcv is kept        (~/.cache/piip_mm)
+#   PIIP_MM_CACHE         cache of the compiled mmcv             (~/.cache/piip_mm)
 #   TORCH_INDEX_URL       index PyTorch and torchvision come from       (pip's own)
-#   FORCE_CUDA=1          compile mmcv's CUDA operators where no GPU is visible
+#   FORCE_CUDA=1          compile mmcv's CUDA operators without a visible GPU
 #   TORCH_CUDA_ARCH_LIST  GPU architectures to compile for     (the visible GPU's)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -23,7 +23,7 @@ fail() { echo "error: $*" >&2; exit 1; }
 step() { echo "== $*"; }
 pip() { "$VENV/bin/python" -m pip "$@"; }
 
-# What an environment was made with holds for later runs that do not repeat it.
+# Later runs use the settings that the environment was created with.
 if [ -f "$SETTINGS" ]; then
     for name in TORCH_INDEX_URL FORCE_CUDA TORCH_CUDA_ARCH_LIST; do
         made_with=$(sed -n "s/^$name=//p" "$SETTINGS")
@@ -46,7 +46,7 @@ command -v "$PYTHON" >/dev/null || fail "there is no $PYTHON; set PYTHON to an i
 "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null ||
     fail "$PYTHON has no venv module (Debian, Ubuntu: apt install python3-venv)"
 
-# Asked before the long downloads, where nothing is there that may fit.
+# Checked before the long downloads, unless a cached wheel may fit.
 python_tag=$("$PYTHON" -c 'import sys; print("py%d%d" % sys.version_info[:2])')
 mmcv=$(sed 's/==/-/' requirements/mmcv.txt)
 check_compiler() {
@@ -92,9 +92,9 @@ print(re.sub(r"[^\w.+-]", "_", f"{sys.argv[1]}-torch{torch.__version__}-{kind}")
 ' "$python_tag")
 wheels=$CACHE/wheels/$key
 
-# Compiles in a folder that stays after an interruption: the next run goes on from there.
-# A folder of sources, because pip keeps wheels of named packages in a cache of its own
-# that does not tell one PyTorch from another.
+# Compiles in a folder that survives an interruption, so that the next run continues there.
+# It contains the sources, because pip caches the wheels of named packages without
+# distinguishing between PyTorch versions.
 compile_mmcv() {
     local build=$CACHE/build/$key log=$CACHE/build/$key.log
     local compiler started=$SECONDS shown=0 count

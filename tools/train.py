@@ -44,8 +44,8 @@ def parse_args() -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from this checkpoint or, without a value, from the latest one in the '
-        'work directory',
+        help='resume from this checkpoint or, without a value, from the latest one in '
+        'the work directory',
     )
     return parser.parse_args()
 

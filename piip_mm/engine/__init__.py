@@ -1,4 +1,4 @@
-"""Training and testing beyond MMEngine: layer decay, checks, the tools' parts."""
+"""Additions to MMEngine: layer-wise decay, checks before a run, parts of the tools."""
 
 from .checkpoint_hook import PublishedCheckpointHook
 from .class_check import check_classes

@@ -1,4 +1,4 @@
-"""Loads checkpoints of the published code where MMEngine loads its own."""
+"""Lets MMEngine's runner load checkpoints of the published code."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class CheckpointError(ValueError):
 class PublishedCheckpointHook(Hook):
     """Recognises and translates published checkpoints while they are loaded.
 
-    Plain files of mmdet 2 and DeepSpeed files are both known; the names in checkpoints of
-    this package stay as they are. What was dropped, and what does not fit, is logged.
+    Both plain files of mmdet 2 and DeepSpeed files are supported; names in checkpoints of
+    this package are not changed. The log says what was dropped and what does not fit.
 
     Args:
-        strict: Stop on any checkpoint that does not fit the model, published or not:
+        strict: Refuse any checkpoint that does not fit the model, published or not, as
             ``tools/test.py`` does. Otherwise only a published backbone has to fit; heads
-            may differ, as when a model is fine-tuned on other classes.
-        ignore: Beginnings of names that the model was built without on purpose.
+            may differ, for example for fine-tuning on other classes.
+        ignore: Prefixes of parts that the model was built without on purpose.
     """
 
     # Before hooks that read the checkpoint, such as EMAHook.
@@ -43,9 +43,9 @@ class PublishedCheckpointHook(Hook):
         """Unwrap and translate in place.
 
         Raises:
-            CheckpointError: If the checkpoint does not fit, see ``strict``: lists what is
-                missing, left over or of another shape. If a published checkpoint is to be
-                resumed from.
+            CheckpointError: If the checkpoint does not fit, see ``strict``; lists what is
+                missing, left over or of another shape. Also if a run is to resume from a
+                published checkpoint.
         """
         model = runner.model
         # Distributed wrappers, and mmdet's one for test-time augmentation.
@@ -58,7 +58,7 @@ class PublishedCheckpointHook(Hook):
         published = is_published(state_dict)
         if published and runner._resume:
             raise CheckpointError(
-                'a published checkpoint holds no state to resume from; load its weights '
+                'a published checkpoint has no state to resume from; load its weights '
                 'with --cfg-options load_from=FILE'
             )
         if published:

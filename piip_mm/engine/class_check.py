@@ -1,4 +1,4 @@
-"""Compares the classes of data sets with those of the model and with their labels."""
+"""Compares the classes of the data sets with the model and with the labels."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _NUM_SHOWN = 5
 def check_classes(runner: Runner, task: str) -> None:
     """Build the data sets of a run and check each before the first iteration.
 
-    The hooks of mmdet and mmpretrain for this do not know heads whose number of classes
-    is not the data set's (boundaries, things only), and mmdet's leaves out tests.
+    The corresponding hooks of mmdet and mmpretrain refuse heads whose classes are not
+    those of the data set (boundaries, things only), and mmdet's does not check tests.
 
     Args:
         runner: A runner whose config describes the model.
         task: 'train' (trains and validates) or 'test'.
 
     Raises:
-        ValueError: See :func:`check_dataset`; or if mmpretrain finds another number of
-            folders than of classes.
+        ValueError: See :func:`check_dataset`; or if the number of class folders that
+            mmpretrain finds is not the number of classes.
     """
     cfg = runner.cfg
     for name in LOADERS[task]:
@@ -39,7 +39,7 @@ def check_classes(runner: Runner, task: str) -> None:
         except AssertionError as error:
             raise ValueError(f'{name}: {error}\n{cfg.get("data_help", "")}') from error
         for leaf in _leaves(dataset):
-            # With test-time augmentation the model is inside another one.
+            # Test-time augmentation wraps the model.
             check_dataset(leaf, cfg.model.get('module', cfg.model), name)
 
 
@@ -47,16 +47,16 @@ def check_dataset(dataset: Any, model: Any, loader: str) -> None:
     """Compare the classes of a data set with a model and with its labels.
 
     Label maps are checked when they are loaded, see :func:`check_label_map`. Data sets
-    that have no classes, or are panoptic, pass: some heads know the things only.
+    without classes and panoptic ones, whose heads may be for things only, are accepted.
 
     Args:
-        dataset: A built data set; its pipeline gets the check of label maps.
+        dataset: A built data set; the check of label maps is added to its pipeline.
         model: Config of the model.
         loader: Name of the dataloader, for the message.
 
     Raises:
-        ValueError: If a head has another number of classes, or a label in an annotation
-            file of mmpretrain is not a class; names both, and the fix.
+        ValueError: If the number of classes of a head differs, or a label in an
+            annotation file of mmpretrain is not a class; names both, and the fix.
     """
     metainfo = getattr(dataset, 'metainfo', {})
     classes = metainfo.get('classes')
@@ -69,14 +69,14 @@ def check_dataset(dataset: Any, model: Any, loader: str) -> None:
     misfits = {
         f'{path}.num_classes': head['num_classes']
         for path, head in heads_with_classes(model)
-        # Auxiliary heads may find boundaries, such as mmseg's STDCHead.
+        # Auxiliary heads such as mmseg's STDCHead may detect boundaries.
         if head['num_classes'] != num_classes
         and not ('auxiliary_head' in path and head['num_classes'] <= 2)
     }
     if misfits:
         found = ', '.join(f'{path} = {number}' for path, number in misfits.items())
         options = ' '.join(f'{path}={num_classes}' for path in misfits)
-        # ImageNet gives several names to a class.
+        # Classes of ImageNet have several names.
         names = [name.split(',')[0] for name in classes[:_NUM_SHOWN]]
         names += ['...'] if num_classes > _NUM_SHOWN else []
         raise ValueError(
@@ -117,7 +117,7 @@ def _check_labels(dataset: Any, num_classes: int, what: str) -> None:
     """Find labels of mmpretrain's data sets that are not classes."""
     labels: set[int] = set()
     for index in range(len(dataset)):
-        # One, several, or none where images are not labelled.
+        # One label, several, or none if the images are not labelled.
         label = dataset.get_data_info(index).get('gt_label', [])
         labels.update([label] if isinstance(label, int) else label)
     wrong = sorted(int(label) for label in labels if not 0 <= label < num_classes)
@@ -130,11 +130,11 @@ def _check_labels(dataset: Any, num_classes: int, what: str) -> None:
 
 
 def check_label_map(results: dict, num_classes: int, ignore_index: int = 255) -> dict:
-    """Pass on what mmseg has loaded of an image, with a sound label map (H, W).
+    """Return what mmseg has loaded for an image if its label map (H, W) is valid.
 
     Raises:
-        ValueError: If the map has another shape, or labels that are neither below
-            ``num_classes`` nor ``ignore_index``; names its file.
+        ValueError: If the map has another shape, or a label is neither below
+            ``num_classes`` nor ``ignore_index``; names the file.
     """
     labels, path = results['gt_seg_map'], results.get('seg_map_path')
     if labels.ndim != 2:
@@ -146,7 +146,7 @@ def check_label_map(results: dict, num_classes: int, ignore_index: int = 255) ->
     wrong = (labels >= num_classes) & (labels != ignore_index)
     if wrong.any():
         found = np.unique(labels[wrong]).tolist()
-        # Labels are one less than what lies in the file.
+        # Labels are then one less than the values in the file.
         reduced = results.get('reduce_zero_label', False)
         raise ValueError(
             f'{path} has the value(s) {[label + reduced for label in found]} in '

@@ -1,4 +1,4 @@
-"""One place in a config for a user's own data set in COCO format.
+"""One place in a config for a custom data set in COCO format.
 
 .. code-block:: python
 
@@ -33,17 +33,17 @@ _DEFAULTS = {'train_img': 'images/', 'val_img': 'images/', 'classes': None}
 def expand_custom_data(cfg: Config) -> None:
     """Spread the top-level ``custom`` over dataloaders, evaluators and heads, in place.
 
-    A config without ``custom`` stays as it is. Classes are put into the order of the
-    annotation files, which is how mmdet numbers them, and are written back to
-    ``cfg.custom.classes``: a config saved with a checkpoint needs no training data to be
-    tested.
+    A config without ``custom`` is not changed. Classes are sorted into the order of the
+    annotation files, in which mmdet numbers them, and are written back to
+    ``cfg.custom.classes``, so that testing with a saved config does not need the training
+    data.
 
     Args:
         cfg: The config, after ``--cfg-options``.
 
     Raises:
         FileNotFoundError: If an annotation file does not exist.
-        ValueError: If ``custom`` has unknown or lacks required fields, an annotation
+        ValueError: If ``custom`` has unknown fields or lacks required ones, an annotation
             file has no images, annotations or categories, or the classes do not fit.
     """
     if cfg.get('custom') is None:
@@ -80,7 +80,7 @@ def expand_custom_data(cfg: Config) -> None:
     classes = _resolve_classes(custom['classes'], train_ann, val_ann)
     cfg.custom = {**custom, 'classes': classes}
     for dataset in datasets:
-        # A palette belongs to the classes of the base config.
+        # A palette of the base config would be that of its own classes.
         dataset['metainfo'] = {'classes': classes}
     heads = [head for _, head in heads_with_classes(cfg.model)]
     if not heads:
@@ -92,14 +92,14 @@ def expand_custom_data(cfg: Config) -> None:
 
 def _resolve_classes(given: Any, train_ann: Path, val_ann: Path) -> list[str]:
     """The classes, in the order of the files."""
-    # Testing a trained model does without the training data.
+    # Testing a trained model does not need the training data.
     source = train_ann if train_ann.exists() else val_ann
     categories = _categories(source)
     wanted = categories if given is None else _as_names(given)
     lacking = [name for name in wanted if name not in categories]
     if lacking or not wanted or len(set(wanted)) < len(wanted):
         raise ValueError(
-            f'custom.classes {wanted}: expected different names out of the categories '
+            f'custom.classes {wanted}: expected different names among the categories '
             f'{categories} of {source}' + (f'; not there: {lacking}' if lacking else '')
         )
     classes = [name for name in categories if name in wanted]
@@ -113,7 +113,7 @@ def _resolve_classes(given: Any, train_ann: Path, val_ann: Path) -> list[str]:
 
 
 def _as_names(given: Any) -> list[str]:
-    """On the command line a single name arrives as a string, a number as an int."""
+    """Names as given on the command line: a single one is a string, a number an int."""
     names = given.split(',') if isinstance(given, str) else given
     names = names if isinstance(names, (list, tuple)) else [names]
     return [str(name).strip() for name in names]

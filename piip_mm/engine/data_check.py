@@ -1,4 +1,4 @@
-"""Finds missing files before anything long runs."""
+"""Finds missing files before anything expensive starts."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from mmengine.config import Config
 
 from piip_mm.weights.source import where_to_get
 
-#: Dataloaders that are in use where a run trains (and validates) or tests.
+#: Dataloaders of a run that trains (and validates) or tests.
 LOADERS = {
     'train': ('train_dataloader', 'val_dataloader'),
     'test': ('test_dataloader',),
 }
 _EVALUATORS = {'train': 'val_evaluator', 'test': 'test_evaluator'}
 
-#: mmpretrain's data sets that may do without an annotation file: a folder is a class.
+#: mmpretrain's data sets that need no annotation file, because a folder is a class.
 _CLASS_FOLDERS = ('CustomDataset', 'ImageNet', 'ImageNet21k')
 
 
 def check_data(cfg: Config, task: str) -> None:
-    """Raise an error that lists everything on disk that a run will miss.
+    """Raise an error that lists all files and directories that a run will not find.
 
-    Checked are annotation files and directories of the data sets (wrapped ones too) and
-    the evaluators, pretrained weights of the model if it is going to be trained, and
-    ``load_from``. Remote files (URLs, other storage backends) are not.
+    The check covers annotation files and directories of the data sets (also of wrapped
+    ones) and of the evaluators, pretrained weights of the model if it is going to be
+    trained, and ``load_from``, but no remote files (URLs, other storage backends).
 
     Args:
-        cfg: The config. Its top-level ``data_help``, if there is one, is part of the
-            message: how to get the data.
+        cfg: The config. Its top-level ``data_help``, if any, is part of the message and
+            says how to get the data.
         task: 'train' (trains and validates) or 'test'.
 
     Raises:
@@ -82,7 +82,7 @@ def walk(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:
 
 
 def leaf_datasets(loader: Any) -> list[Any]:
-    """Configs of the data sets in that of a dataloader, inside any wrappers."""
+    """Configs of the data sets of a dataloader, inside any wrappers."""
     parts = [part for _, part in walk(loader)]
     return [part for part in parts if 'pipeline' in part and 'dataset' not in part]
 
@@ -113,7 +113,7 @@ def _expected_paths(cfg: Config, task: str) -> Iterator[tuple[str, str]]:
 
 
 def _paths_of(part: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Paths in the config of a data set or a metric; other ones have none."""
+    """Paths in the config of a data set or a metric; other configs have none."""
     if (part.get('backend_args') or {}).get('backend', 'local') != 'local':
         return
     root = part.get('data_root') or ''
@@ -131,5 +131,5 @@ def _paths_of(part: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _join(root: str, path: str) -> str:
-    # pathlib would make one slash of a URL's two.
+    # pathlib would replace the two slashes of a URL by one.
     return os.path.join(root, path) if '://' in root + path else str(Path(root) / path)

@@ -1,4 +1,4 @@
-"""Draws predictions of segmentation and classification as mmdet does for detection."""
+"""Draws predictions of segmentors and classifiers as mmdet does for detectors."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from mmengine.visualization import Visualizer
 class DrawPredictionsHook(Hook):
     """Draws every test image with its prediction and its ground truth.
 
-    mmpretrain's hook draws the input of the network with red and blue exchanged, gives
-    images of equal names in different folders one file, and stops at augmented tests.
-    mmseg's draws right, into ``vis_data/vis_image`` of the directory; this one serves
-    both tasks. Arguments and files are those of mmdet's ``DetVisualizationHook``.
+    mmpretrain's own hook draws the input of the network with red and blue exchanged,
+    writes images of the same name in different folders to one file, and fails with
+    test-time augmentation. mmseg's hook draws correctly, into ``vis_data/vis_image`` of
+    the directory. This one serves both tasks, with the arguments and file names of
+    mmdet's ``DetVisualizationHook``.
 
     Args:
         draw: Whether to draw at all.
         show: Open a window for every image.
         wait_time: Seconds that a window stays open.
-        test_out_dir: Directory of the images; a relative one is made below
-            ``work_dir/timestamp``. None: left to the visualizer's backends.
+        test_out_dir: Directory of the images; a relative one is created below
+            ``work_dir/timestamp``. None leaves the images to the visualizer's backends.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class DrawPredictionsHook(Hook):
         draw = visualizer.visualize_cls if is_classifier else visualizer.add_datasample
         for sample in outputs or ():
             path = Path(sample.img_path)
-            # In folders of classes two images may have one name.
+            # In class folders two images may have the same name.
             name = f'{path.parent.name}_{path.name}' if is_classifier else path.name
             out_file = None
             if self.test_out_dir is not None:

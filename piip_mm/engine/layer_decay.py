@@ -20,25 +20,25 @@ _DEFAULTS: dict[str, Any] = {
 class PIIPLayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Learning rate by depth, weight decay by shape.
 
-    A parameter of layer ``id`` out of ``num_layers`` learns with ``lr *
+    The learning rate of a parameter in layer ``id`` of ``num_layers`` is ``lr *
     layer_decay_rate ** (num_layers - 1 - id)``. The backbone's ``get_layer_depth``
-    decides on the layers (embedding 0, then the blocks); what is not in the backbone,
-    neck and heads, has the top id and the full rate. mmpretrain's
+    defines the layers (0 is the embedding, the blocks follow); neck and heads belong to
+    the last layer and have the full rate. mmpretrain's
     ``LearningRateDecayOptimWrapperConstructor`` asks the whole model for the layers,
-    which detectors and segmentors do not know, and ignores ``lr_mult``.
+    which detectors and segmentors cannot answer, and ignores ``lr_mult``.
 
     Biases and all other one-dimensional parameters (norms, layer scales) have no weight
-    decay. Scalars, such as the weights of the merge, have it, and so have the position
-    embeddings: published PIIP models were trained that way.
+    decay. Scalars, such as the weights of the merge, and position embeddings have it, as
+    in the training of the published PIIP models.
 
     ``paramwise_cfg`` takes
 
     - ``layer_decay_rate`` (float in (0, 1]): the base of the decay, 1 for none;
     - ``decay_pos_embed`` (bool): False exempts position embeddings from weight decay,
-      as ViT recipes usually do; it deviates from the published training;
+      as most ViT recipes do, other than the published training;
     - ``custom_keys`` (dict): from a substring of parameter names to ``lr_mult``, which
       multiplies the rate above, and ``decay_mult``, which replaces the rule for weight
-      decay. The longest key that matches counts.
+      decay. The longest matching key applies.
 
     Args:
         optim_wrapper_cfg: Config of the optimizer wrapper and its ``optimizer``, which
@@ -52,7 +52,7 @@ class PIIPLayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def __init__(
         self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None
     ) -> None:
-        # Never empty: the parent would skip add_params.
+        # Never empty, because the parent class would then skip add_params.
         paramwise_cfg = {**_DEFAULTS, **(paramwise_cfg or {})}
         _check_paramwise_cfg(paramwise_cfg)
         super().__init__(optim_wrapper_cfg, paramwise_cfg)
@@ -63,14 +63,14 @@ class PIIPLayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             )
 
     def add_params(self, params: list[dict], module: nn.Module) -> None:
-        """Sort the parameters of a model into groups of equal settings.
+        """Group the parameters of a model by equal settings.
 
         Args:
-            params: List that the groups are appended to, in order of their layer ids.
-            module: The model: something with a ``backbone``, or a backbone itself.
+            params: List that the groups are appended to, in the order of their layers.
+            module: A model with a ``backbone``, or a backbone.
 
         Raises:
-            TypeError: If the backbone does not say how deep its parameters are.
+            TypeError: If the backbone does not have ``get_layer_depth``.
         """
         prefix = 'backbone.' if hasattr(module, 'backbone') else ''
         backbone: Any = getattr(module, 'backbone', module)
@@ -121,7 +121,7 @@ def _check_paramwise_cfg(paramwise_cfg: dict) -> None:
     if unknown:
         raise ValueError(
             f'unknown paramwise_cfg {unknown}; choose from {sorted(_DEFAULTS)} '
-            '(depths and strides are known from the backbone)'
+            '(the backbone itself provides depths and strides)'
         )
     rate = paramwise_cfg['layer_decay_rate']
     if not 0 < rate <= 1:

@@ -21,7 +21,7 @@ def accept_published_checkpoints(
     Args:
         cfg: The config; gets a :class:`PublishedCheckpointHook`.
         strict: Stop on a checkpoint that does not fit the model.
-        ignore: Beginnings of names in the checkpoint that the model goes without.
+        ignore: Prefixes of names in the checkpoint that the model does not have.
     """
     hooks = [
         hook
@@ -33,8 +33,8 @@ def accept_published_checkpoints(
 
 
 def skip_pretrained(cfg: Config) -> None:
-    """Forget the pretrained weights of the parts where a checkpoint of the whole model
-    is going to be loaded over them: ``load_from``, or a run that resumes."""
+    """Remove pretrained weights from the config if a checkpoint of the whole model is
+    going to replace them: ``load_from``, or that of a run that is resumed."""
     checkpoint = cfg.get('load_from')
     if cfg.get('resume') and checkpoint is None:
         checkpoint = find_latest_checkpoint(cfg.work_dir)
@@ -48,7 +48,7 @@ def skip_pretrained(cfg: Config) -> None:
 
 
 def fetch_pretrained(cfg: Config) -> None:
-    """Download the pretrained weights of the model now, rather than inside the run.
+    """Download the pretrained weights of the model before the run starts.
 
     Raises:
         ConnectionError: If a download fails.

@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 
 from .data_check import leaf_datasets, walk
 
-#: Model that merges, by scope. mmdet's is the default of its tools/test.py.
+#: Models that merge the predictions, by scope; mmdet's is the default of its test.py.
 _MODELS: dict[str, dict[str, Any]] = {
     'mmdet': dict(
         type='DetTTAModel',
@@ -22,13 +22,13 @@ _MODELS: dict[str, dict[str, Any]] = {
 
 
 def enable_tta(cfg: Config) -> None:
-    """Test with test-time augmentation: the config's, or horizontal flips.
+    """Test with the config's test-time augmentation, by default with horizontal flips.
 
-    mmdet merges boxes only, so a mask head is left out, and so are the metrics of masks.
+    mmdet merges boxes only, so mask heads and the metrics of masks are left out.
 
     Raises:
-        ValueError: If there is nothing to start from: an unknown scope without
-            ``tta_model`` and ``tta_pipeline``.
+        ValueError: If neither the config has ``tta_model`` and ``tta_pipeline`` nor its
+            scope a default.
     """
     dataset, *_ = leaf_datasets(cfg.test_dataloader)
     scope = cfg.get('default_scope')
@@ -38,7 +38,7 @@ def enable_tta(cfg: Config) -> None:
         if scope not in _MODELS:
             raise ValueError(
                 '--tta needs tta_model and tta_pipeline in the config, or a '
-                f'default_scope out of {sorted(_MODELS)}; it is {scope!r}'
+                f'one of the default scopes {sorted(_MODELS)}, not {scope!r}'
             )
         print_log(
             'No tta_model or no tta_pipeline in the config: horizontal flips are used',
@@ -46,7 +46,7 @@ def enable_tta(cfg: Config) -> None:
         )
         cfg.setdefault('tta_model', deepcopy(_MODELS[scope]))
         *steps, pack = deepcopy(dataset.pipeline)
-        # The defaults of every codebase keep the flip.
+        # The default keys of every codebase include the flip.
         pack.pop('meta_keys', None)
         # The first view is the one that is drawn.
         flips = [dict(type='RandomFlip', prob=prob) for prob in (0.0, 1.0)]

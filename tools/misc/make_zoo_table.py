@@ -37,12 +37,12 @@ COLUMNS = (
     'released checkpoint',
 )
 NOTES = """
-COCO val2017. AP is what the authors published for the released checkpoint of the row; †
-printed beside a config, without a checkpoint; ‡ in the paper, without a config: what is
-ours there stands in our config. The counts (1 FLOP = 1 multiply-add) are of the backbone,
-computed from the config: in the convention of the published table, and of the backbone as
-the released checkpoints have it. With ConvNeXt branches the published table has the
-latter, truncated.
+COCO val2017. AP is what the authors published for the released checkpoint of the row; †:
+printed next to a config, without a checkpoint; ‡: in the paper, without a config (our
+config says which of its settings are ours). The counts (1 FLOP = 1 multiply-add) are of
+the backbone, measured on the model that the config builds: in the convention of the
+published table, and of the backbone of the released checkpoints. For ConvNeXt branches
+the published table contains the latter, truncated.
 
 PIIP-TSBL was released with a slip: the branch meant to be DeiT tiny has the width of DeiT
 small. The rows 'as released' fit these checkpoints and count the network that was built.
