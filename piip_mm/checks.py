@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 from numbers import Real
 from typing import Any
 
@@ -37,7 +38,8 @@ def check_number(
 ) -> None:
     """Raise ``ValueError`` unless ``above < value < below``."""
     is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or value <= above or (below is not None and value >= below):
+    # Written so that NaN fails.
+    if not is_number or not above < value < (inf if below is None else below):
         limits = f'above {above}' + ('' if below is None else f' and below {below}')
         raise ValueError(f'{name}={value!r}: expected a number {limits}')
 

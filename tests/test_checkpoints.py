@@ -251,6 +251,13 @@ def test_a_backbone_alone_is_never_half_loaded(case):
     assert 'pos_embed: (1, 9, 64) in the file' in str(error.value)
 
 
+def test_a_file_with_more_branches_says_so(case):
+    backbone = MODELS.build(migrate_config(case.kind, case.kwargs))
+    del backbone.branches[0]
+    with pytest.raises(ValueError, match='published branch 3'):
+        backbone.load_state_dict(dict(case.state_dict))
+
+
 def test_published_file_into_another_backbone():
     model = torch.nn.Module()
     model.backbone = torch.nn.Linear(1, 1)

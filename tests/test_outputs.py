@@ -91,6 +91,28 @@ def test_interactions_that_only_an_early_map_reads_are_built():
     check_gradients(tapped, tapped(torch.randn(1, 3, 96, 96)))
 
 
+def test_strides_of_a_first_branch_whose_last_blocks_are_removed():
+    """Nothing reads the last stage of the ConvNeXt, which would halve its grid."""
+    convnext = dict(
+        type='PIIPConvNeXt',
+        arch=dict(depths=(1, 1, 1, 1), dims=(32, 32, 32, 32)),
+        img_size=128,
+    )
+    vits = [vit(32, 96), vit(64, 64)]
+    options = dict(
+        branches=[convnext, *vits],
+        num_interactions=2,
+        interaction=dict(num_heads=4, direction='alternating'),
+        interaction_ends=[[2, 6], [1, 3], [1, 3]],
+        merge_branches=[2],
+    )
+    with pytest.raises(ValueError, match=r'stride 32 .* from a map of stride 8; choose'):
+        MODELS.build(dict(type='PIIP', out_strides=(32,), **options))
+    network = MODELS.build(dict(type='PIIP', out_strides=(4, 8), **options))
+    maps = network(torch.randn(1, 3, 128, 128))
+    assert [x.shape[2] for x in maps] == [32, 16]
+
+
 def test_maps_of_the_branches():
     network = build(out_type='maps')
     maps = network(torch.randn(2, 3, 96, 128))

@@ -117,13 +117,24 @@ class PIIP(Backbone):
             )
             for stage, pattern in enumerate(patterns)
         )
-        if out_type == 'pyramid':
-            self._build_pyramid(merged, light=out_interactions is not None)
         init_new_layers(self.interactions)
-        self._drop_unread_blocks(groups_read(patterns, len(branches), merged))
+        groups = groups_read(patterns, len(branches), merged)
+        if out_type == 'pyramid':
+            light = out_interactions is not None
+            self._build_pyramid(merged, groups[0] - 1, light=light)
+        self._drop_unread_blocks(groups)
 
-    def _build_pyramid(self, merged: Sequence[int], *, light: bool) -> None:
-        """Build the merges, one for each of ``merge_stages``, and the output levels."""
+    def _build_pyramid(
+        self, merged: Sequence[int], last_group: int, *, light: bool
+    ) -> None:
+        """Build the merges, one for each of ``merge_stages``, and the output levels.
+
+        Args:
+            merged: Branches that enter the merges.
+            last_group: Last group of blocks of the first branch that is run; its grid is
+                that of the merged maps.
+            light: See :class:`BranchMerge`.
+        """
         main = len(self.branches) - 1
         widths, strides = [], []
         self.merges = ModuleList()
@@ -132,7 +143,8 @@ class PIIP(Backbone):
                 i: self.branches[i].dims[self.ends[i][stage]] for i in (*merged, main)
             }
             widths.append(dims[main])
-            strides.append(self.branches[0].strides[self.ends[0][stage]])
+            end = self.ends[0][min(stage, last_group)]
+            strides.append(self.branches[0].strides[end])
             entering = {index: dims[index] for index in merged}
             self.merges.append(BranchMerge(entering, dims[main], light=light, main=main))
         if not light:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from mmengine.logging import print_log
 from torch import Tensor
 
-from .rename import Rule, rename
+from .rename import Rule, UnknownNameError, rename
 from .report import LoadReport, compare
 from .source import load_weights, unwrap_state_dict
 
@@ -19,6 +19,7 @@ class PretrainedTarget(Protocol):
 
     weights_title: str
     optional_weights: str
+    built_depth: int
 
     @property
     def depth(self) -> int: ...
@@ -59,10 +60,9 @@ def load_pretrained(branch: PretrainedTarget, checkpoint: str) -> LoadReport:
             + '; '.join(report.mismatched[:4])
         )
     for name in report.left_over:
-        # Only removed blocks and optional weights may be absent from the branch.
+        # The network may have removed the last blocks of the branch.
         block = re.match(r'blocks\.(\d+)\.', name)
-        is_cut = block is not None and int(block[1]) >= branch.depth
-        if not is_cut and not re.fullmatch(branch.optional_weights, name):
+        if block is None or not branch.depth <= int(block[1]) < branch.built_depth:
             raise ValueError(
                 f'{checkpoint!r} has {name}, which the branch does not have; check its '
                 'arch'
@@ -95,7 +95,7 @@ def _converted(
     for name, tensor in content.items():
         try:
             new_name = rename(name, rules)
-        except ValueError as error:
+        except UnknownNameError as error:
             raise ValueError(
                 f'{checkpoint!r} has {name}, which does not occur in '
                 f'any file of {branch.weights_title}; use weights of the same family as '

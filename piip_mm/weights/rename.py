@@ -14,6 +14,10 @@ Rule: TypeAlias = tuple[str, Target]
 ValueT = TypeVar('ValueT')
 
 
+class UnknownNameError(ValueError):
+    """A name that fits no rule."""
+
+
 def rename(name: str, rules: Sequence[Rule]) -> str | None:
     """Apply the first rule that fits the whole name.
 
@@ -21,7 +25,8 @@ def rename(name: str, rules: Sequence[Rule]) -> str | None:
         The new name, or None if the parameter is to be dropped.
 
     Raises:
-        ValueError: If no rule fits.
+        UnknownNameError: If no rule fits.
+        ValueError: If a target refuses the name.
     """
     for pattern, target in rules:
         match = re.fullmatch(pattern, name)
@@ -30,7 +35,7 @@ def rename(name: str, rules: Sequence[Rule]) -> str | None:
         if isinstance(target, str):
             return match.expand(target)
         return None if target is None else target(match)
-    raise ValueError(f'{name!r} is not a known parameter name')
+    raise UnknownNameError(f'{name!r} is not a known parameter name')
 
 
 def rename_state_dict(
@@ -46,7 +51,7 @@ def rename_state_dict(
     for name, value in state_dict.items():
         try:
             new_name = rename(name, rules)
-        except ValueError:
+        except UnknownNameError:
             new_name = name
         if new_name is None:
             dropped.append(name)

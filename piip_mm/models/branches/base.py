@@ -36,8 +36,9 @@ class Branch(BaseModule):
         has_layers: Whether :meth:`get_layer_depth` distinguishes the blocks; otherwise
             all parameters belong to the last layer.
         weights_title: Name of the family in messages about weights.
-        optional_weights: Regular expression for names that a pretrained file may lack, or
-            may contain although the branch does not have them.
+        optional_weights: Regular expression for names that a pretrained file may lack.
+        built_depth: Number of blocks that the branch was built with; the network may have
+            removed the last of them.
 
     Args:
         img_size: Side in pixels of the branch's image; at run time only its ratio to the
@@ -91,6 +92,7 @@ class Branch(BaseModule):
         self.img_size = img_size
         self.dims = dims
         self.strides = strides
+        self.built_depth = len(dims)
         self.with_cp = with_cp
         self.frozen_stages = frozen_stages
 

@@ -178,6 +178,7 @@ def windows_of_blocks(
             'for all blocks, or one per block'
         )
     for index in global_attn_indexes:
+        check_int('global_attn_indexes', index, minimum=0)
         if index not in range(depth):
             raise ValueError(
                 f'global_attn_indexes {tuple(global_attn_indexes)}: block {index} does '

@@ -206,7 +206,9 @@ class PIIPViT(PlainBranch):
         return tokens, grid
 
     def weight_rules(self) -> Sequence[Rule]:
-        return _WEIGHT_RULES
+        if self.has_cls_token:
+            return _WEIGHT_RULES
+        return [(r'cls_token', None), *_WEIGHT_RULES]
 
     def fit_weight(self, name: str, tensor: Tensor) -> Tensor:
         """See :meth:`Branch.fit_weight`; also resizes the position embedding."""
