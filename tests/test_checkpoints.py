@@ -21,6 +21,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, get_priority, load_checkpoint
 
 from piip_mm.engine import PublishedCheckpointHook
+from piip_mm.engine.checkpoint_hook import CheckpointError
 from piip_mm.engine.launch import user_errors
 from piip_mm.engine.options import accept_published_checkpoints, skip_pretrained
 from piip_mm.published import migrate_config
@@ -167,7 +168,7 @@ def test_a_file_that_does_not_fit_stops(case, tmp_path):
     model = detector(case)
     tensors = published(case, model)
     del tensors['backbone.branch2.blocks.1.gamma_1']
-    tensors['backbone.branch9.blocks.0.extra'] = torch.zeros(1)
+    tensors['backbone.branch1.blocks.0.extra'] = torch.zeros(1)
     tensors['backbone.branch1.pos_embed'] = torch.zeros(1, 9, 64)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(ValueError, match='does not fit the model') as error:
@@ -308,9 +309,36 @@ def test_pretrained_weights_are_skipped_where_a_checkpoint_follows(tmp_path):
     cfg.work_dir, cfg.resume = str(tmp_path), True
     skip_pretrained(cfg)
     assert all(branch.init_cfg for branch in branches), 'nothing to resume from yet'
-    cfg.load_from = 'released.pth'
+    cfg.resume, cfg.load_from = False, str(tmp_path / 'other.pth')
+    torch.save({'state_dict': {'backbone.layer1.x': torch.ones(1)}}, cfg.load_from)
+    skip_pretrained(cfg)
+    assert all(branch.init_cfg for branch in branches), 'the file has another backbone'
+    name = 'backbone.branches.0.pos_embed'
+    torch.save({'state_dict': {name: torch.ones(1)}}, cfg.load_from)
     skip_pretrained(cfg)
     assert not any(branch.init_cfg for branch in branches)
+
+
+def test_heads_of_another_detector_are_reused(case, tmp_path):
+    model = detector(case)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    heads = {n: v + 1 for n, v in before.items() if not n.startswith('backbone.')}
+    other = {'backbone.layer1.0.conv1.weight': torch.zeros(1)}
+    load({'state_dict': heads | other}, model, tmp_path, strict=False)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, heads.get(name, before[name]))
+
+
+@pytest.mark.parametrize('part', ['backbone', 'everything'])
+def test_a_file_that_gives_a_part_has_to_give_all_of_it(case, tmp_path, part):
+    model = detector(case)
+    tensors = dict(model.state_dict())
+    if part == 'backbone':
+        del tensors['backbone.branches.0.pos_embed']
+    else:
+        tensors = {f'net.{name}': value for name, value in tensors.items()}
+    with pytest.raises(CheckpointError, match='does not fit the model: .* fit the model'):
+        load({'state_dict': tensors}, model, tmp_path, strict=False)
 
 
 def test_the_tools_add_the_hook_once():

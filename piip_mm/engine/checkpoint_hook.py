@@ -26,9 +26,9 @@ class PublishedCheckpointHook(Hook):
     this package are not changed. The log says what was dropped and what does not fit.
 
     Args:
-        strict: Refuse any checkpoint that does not fit the model, published or not, as
-            ``tools/test.py`` does. Otherwise only a published backbone has to fit; heads
-            may differ, for example for fine-tuning on other classes.
+        strict: Refuse any checkpoint that does not fit the model, as ``tools/test.py``
+            does. Otherwise heads may differ, for example for fine-tuning on other
+            classes; the backbone has to fit unless the file has none of its parameters.
         ignore: Prefixes of parts that the model was built without on purpose.
     """
 
@@ -43,34 +43,39 @@ class PublishedCheckpointHook(Hook):
         """Unwrap and translate in place.
 
         Raises:
-            CheckpointError: If the checkpoint does not fit, see ``strict``; lists what is
-                missing, left over or of another shape. Also if a run is to resume from a
-                published checkpoint.
+            CheckpointError: If the checkpoint contains no weights or does not fit, see
+                ``strict``; lists what is missing, left over or of another shape. Also if
+                a run is to resume from a published checkpoint.
         """
         model = runner.model
         # Distributed wrappers, and mmdet's one for test-time augmentation.
         while not hasattr(model, 'backbone') and hasattr(model, 'module'):
             model = model.module
-        state_dict = unwrap_state_dict(checkpoint)
-        dropped = [name for name in state_dict if name.startswith(self.ignore or (' ',))]
-        for name in dropped:
-            del state_dict[name]
-        published = is_published(state_dict)
+        try:
+            state_dict = unwrap_state_dict(checkpoint)
+            dropped = [name for name in state_dict if name.startswith(self.ignore)]
+            for name in dropped:
+                del state_dict[name]
+            published = is_published(state_dict)
+            if published:
+                state_dict, unread = convert_published(state_dict, model)
+                dropped += unread
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
         if published and runner._resume:
             raise CheckpointError(
                 'a published checkpoint has no state to resume from; load its weights '
                 'with --cfg-options load_from=FILE'
             )
-        if published:
-            state_dict, unread = convert_published(state_dict, model)
-            dropped += unread
         checkpoint['state_dict'] = state_dict
-        if not (published or self.strict):
-            return
-        fit = compare(state_dict, model)
-        fit.dropped = dropped
-        if any(self.strict or name.startswith('backbone.') for name in fit.misfits):
-            raise CheckpointError(f'the checkpoint does not fit the model: {fit}')
-        if published:
-            level = logging.WARNING if fit.misfits else logging.INFO
-            runner.logger.log(level, f'Checkpoint of the published PIIP code: {fit}')
+        report = compare(state_dict, model)
+        report.dropped = dropped
+        must_fit = '' if self.strict else 'backbone.'
+        # A file with another backbone gives its heads only.
+        has_part = published or any(n.startswith(must_fit) for n in report.loaded)
+        misfits = [name for name in report.misfits if name.startswith(must_fit)]
+        if not report.loaded or (has_part and misfits):
+            raise CheckpointError(f'the checkpoint does not fit the model: {report}')
+        level = logging.WARNING if report.misfits else logging.INFO
+        if published or report.misfits:
+            runner.logger.log(level, f'Checkpoint: {report}')

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import find_latest_checkpoint
 
-from piip_mm.weights.source import load_weights
+from piip_mm.published.checkpoints import is_published
+from piip_mm.weights.source import load_weights, unwrap_state_dict
 
 from .data_check import pretrained_paths, walk
+
+#: First parts of the names of our backbones' parameters in a checkpoint.
+_BACKBONE = ('backbone.branches.', 'backbone.branch.')
 
 
 def accept_published_checkpoints(
@@ -33,18 +38,38 @@ def accept_published_checkpoints(
 
 
 def skip_pretrained(cfg: Config) -> None:
-    """Remove pretrained weights from the config if a checkpoint of the whole model is
-    going to replace them: ``load_from``, or that of a run that is resumed."""
+    """Remove pretrained weights from the config if a checkpoint replaces them: that of a
+    run that is resumed, or ``load_from`` if the file has the backbone of the model.
+
+    Raises:
+        ValueError: If ``load_from`` contains no weights.
+    """
     checkpoint = cfg.get('load_from')
     if cfg.get('resume') and checkpoint is None:
         checkpoint = find_latest_checkpoint(cfg.work_dir)
     if checkpoint is None:
+        return
+    if not cfg.get('resume') and not _has_backbone(checkpoint):
+        print_log(
+            f'{checkpoint} does not have the backbone of the model, which keeps its '
+            'pretrained weights',
+            logger='current',
+        )
         return
     for _, part in walk(cfg.model):
         inits = walk(part.get('init_cfg'))
         if any(init.get('type') == 'Pretrained' for _, init in inits):
             part['init_cfg'] = None
     print_log(f'{checkpoint} replaces the pretrained weights', logger='current')
+
+
+def _has_backbone(checkpoint: str) -> bool:
+    """Whether a file has a backbone of ours; assumed of one that is not there, which
+    :func:`check_data` reports."""
+    if '://' not in checkpoint and not Path(checkpoint).expanduser().is_file():
+        return True
+    names = unwrap_state_dict(load_weights(checkpoint))
+    return is_published(names) or any(name.startswith(_BACKBONE) for name in names)
 
 
 def fetch_pretrained(cfg: Config) -> None:
