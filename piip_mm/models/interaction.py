@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from piip_mm.checks import check_choice, check_keys, check_number, check_rate
 
 from .directions import Pattern
-from .layers import CROSS_ATTENTIONS
+from .layers import CROSS_ATTENTIONS, as_map, as_tokens
 
 #: Norms before the attention and the feed-forward network of an injector.
 NORMS = ('LN', None)
@@ -41,8 +41,7 @@ class ConvFFN(nn.Module):
 
     def forward(self, x_BQC: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, Q, C) tokens of an (H, W) grid to (B, Q, C)."""
-        hidden = self.fc1(x_BQC).transpose(1, 2).unflatten(2, grid)
-        hidden = self.dwconv(hidden).flatten(2).transpose(1, 2)
+        hidden = as_tokens(self.dwconv(as_map(self.fc1(x_BQC), grid)))
         return self.fc2(self.act(hidden))
 
 

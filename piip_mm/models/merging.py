@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from piip_mm.checks import check_divisible
 
+from .layers import as_map
+
 #: Groups of the GroupNorm layers, in the merge and in the pyramid.
 NUM_GROUPS = 32
 
@@ -80,11 +82,6 @@ class BranchMerge(nn.Module):
             for index, layers in zip(indexes, self.branches.values(), strict=True)
         ]
         return weighted_sum(maps, list(self.scales.values()), out_grid)
-
-
-def as_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(B, H * W, C) tokens of an (H, W) grid to a (B, C, H, W) map."""
-    return tokens.transpose(1, 2).unflatten(2, grid)
 
 
 def weighted_sum(

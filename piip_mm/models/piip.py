@@ -25,7 +25,8 @@ from .groups import (
 )
 from .init import init_new_layers
 from .interaction import InteractionStage, check_injector_options
-from .merging import BranchMerge, as_map
+from .layers import as_map
+from .merging import BranchMerge
 from .published_names import piip_rules
 from .pyramid import Pyramid
 

@@ -14,7 +14,7 @@ from piip_mm.weights.rename import Rule
 from .backbone import Backbone
 from .branches import Branch
 from .init import init_new_layers
-from .merging import as_map
+from .layers import as_map
 from .published_names import single_branch_rules
 from .pyramid import Pyramid
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from piip_mm.weights.rename import Rule
 
 from ..layers.relative_position import RelativePositionAttention
-from .geometry import PlainArch, resolve_arch
+from .geometry import PlainArch
 from .plain import PlainBranch
 
 _TABLE = 'relative_position_bias_table'
@@ -78,6 +78,9 @@ class PIIPBEiT(PlainBranch):
             width, or a block has no window.
     """
 
+    arch_type = BEiTArch
+    presets = BEIT_ARCHS
+    arch: BEiTArch
     weights_title = 'BEiT (BEiT, BEiT v2)'
 
     def __init__(
@@ -88,9 +91,7 @@ class PIIPBEiT(PlainBranch):
         window_size: int | Sequence[int] = 14,
         **kwargs: Any,
     ) -> None:
-        geometry = resolve_arch(arch, BEiTArch, BEIT_ARCHS)
-        super().__init__(geometry, img_size, window_size=window_size, **kwargs)
-        self.arch = geometry
+        super().__init__(arch, img_size, window_size=window_size, **kwargs)
         if None in self.windows:
             raise ValueError(
                 f'window_size={window_size!r}: block {self.windows.index(None)} has no '
@@ -101,13 +102,13 @@ class PIIPBEiT(PlainBranch):
         def attention(window: int | None) -> nn.Module:
             assert window is not None
             return RelativePositionAttention(
-                geometry.embed_dims,
-                geometry.num_heads,
+                self.arch.embed_dims,
+                self.arch.num_heads,
                 window,
-                qkv_bias=geometry.qkv_bias,
+                qkv_bias=self.arch.qkv_bias,
             )
 
-        self.build_blocks(geometry, attention)
+        self.build_blocks(attention)
 
     def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
         return self.embed_patches(image)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from piip_mm.checks import check_int, check_rate, check_sequence
 from piip_mm.weights.rename import Rule, rename
 
+from ..layers import as_map, as_tokens
 from .base import Branch
 from .geometry import resolve_arch
 
@@ -114,9 +115,7 @@ class PIIPConvNeXt(Branch):
         drop_path_rate: Stochastic depth rate of the last block; the rate grows linearly
             from 0 over the blocks, not counting down-sampling layers.
         layer_scale_init_value: Initial layer scale; None for no layer scale.
-        with_cp: Recompute blocks in the backward pass to save memory.
-        frozen_stages: See :class:`Branch`.
-        init_cfg: See :class:`Branch`.
+        kwargs: Further options, see :class:`Branch`.
 
     Raises:
         ValueError: If an option is unknown or out of range.
@@ -135,9 +134,7 @@ class PIIPConvNeXt(Branch):
         in_channels: int = 3,
         drop_path_rate: float = 0.0,
         layer_scale_init_value: float | None = 1e-6,
-        with_cp: bool = False,
-        frozen_stages: int = -1,
-        init_cfg: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         geometry = resolve_arch(arch, ConvNeXtArch, CONVNEXT_ARCHS)
         check_int('in_channels', in_channels)
@@ -146,9 +143,7 @@ class PIIPConvNeXt(Branch):
             img_size=img_size,
             dims=geometry.widths,
             strides=geometry.strides,
-            with_cp=with_cp,
-            frozen_stages=frozen_stages,
-            init_cfg=init_cfg,
+            **kwargs,
         )
         self.arch = geometry
         network = ConvNeXt(
@@ -177,7 +172,7 @@ class PIIPConvNeXt(Branch):
         self, tokens: Tensor, grid: tuple[int, int], start: int, stop: int
     ) -> tuple[Tensor, tuple[int, int]]:
         """See :meth:`Branch.run`; the width may change too."""
-        x_BCHW = tokens.transpose(1, 2).unflatten(2, grid)
+        x_BCHW = as_map(tokens, grid)
         for block in self.blocks[start:stop]:
             x_BCHW = self.run_block(block, x_BCHW)
         return _to_tokens(x_BCHW)
@@ -221,4 +216,4 @@ class PIIPConvNeXt(Branch):
 
 def _to_tokens(x_BCHW: Tensor) -> tuple[Tensor, tuple[int, int]]:
     """(B, C, H, W) map to (B, N, C) tokens and their (H, W) grid."""
-    return x_BCHW.flatten(2).transpose(1, 2), (x_BCHW.shape[2], x_BCHW.shape[3])
+    return as_tokens(x_BCHW), (x_BCHW.shape[2], x_BCHW.shape[3])

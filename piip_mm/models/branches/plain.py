@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mmengine.logging import print_log
@@ -12,9 +12,9 @@ from piip_mm.checks import check_choice, check_int, check_rate, check_sequence
 from piip_mm.weights.resize import resize_kernel
 
 from ..init import init_new_layers
-from ..layers import Block
+from ..layers import Block, as_tokens
 from .base import Branch
-from .geometry import PlainArch
+from .geometry import PlainArch, resolve_arch
 
 #: How stochastic depth is spread over L blocks: the same rate r in all of them, or
 #: r * i / (L - 1) in block i.
@@ -30,7 +30,7 @@ class PlainBranch(Branch):
     A subclass builds its position embedding, then its blocks with :meth:`build_blocks`.
 
     Args:
-        geometry: Geometry of the blocks.
+        arch: Name of one of ``presets``, or the fields of ``arch_type``.
         img_size: Side of the branch's image in pixels, see :class:`Branch`.
         patch_size: Side of a patch in pixels.
         in_channels: Channels of the image.
@@ -41,18 +41,20 @@ class PlainBranch(Branch):
         drop_path_schedule: How the rate is spread over the blocks, one of
             :data:`DROP_PATH_SCHEDULES`.
         mlp_act: 'gelu' or 'gelu_tanh', see :class:`piip_mm.models.layers.Block`.
-        with_cp: Recompute blocks in the backward pass to save memory.
-        frozen_stages: See :class:`Branch`.
-        init_cfg: See :class:`Branch`.
+        kwargs: Further options, see :class:`Branch`.
 
     Raises:
         ValueError: If an option is unknown or out of range, or the windows do not fit the
             number of blocks.
     """
 
+    arch_type: type[PlainArch]
+    presets: Mapping[str, PlainArch]
+    arch: PlainArch
+
     def __init__(
         self,
-        geometry: PlainArch,
+        arch: str | Mapping[str, Any],
         img_size: int,
         *,
         patch_size: int = 16,
@@ -62,20 +64,17 @@ class PlainBranch(Branch):
         drop_path_rate: float = 0.0,
         drop_path_schedule: str = 'linear',
         mlp_act: str = 'gelu',
-        with_cp: bool = False,
-        frozen_stages: int = -1,
-        init_cfg: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         check_int('patch_size', patch_size)
         check_int('in_channels', in_channels)
-        dims, depth = geometry.embed_dims, geometry.num_layers
+        resolved = resolve_arch(arch, self.arch_type, self.presets)
+        dims, depth = resolved.embed_dims, resolved.num_layers
         super().__init__(
             img_size=img_size,
             dims=(dims,) * depth,
             strides=(patch_size,) * depth,
-            with_cp=with_cp,
-            frozen_stages=frozen_stages,
-            init_cfg=init_cfg,
+            **kwargs,
         )
         if img_size % patch_size:
             print_log(
@@ -83,6 +82,7 @@ class PlainBranch(Branch):
                 f'last {img_size % patch_size} rows and columns of pixels are dropped',
                 logger='current',
             )
+        self.arch = resolved
         self.windows = windows_of_blocks(window_size, global_attn_indexes, depth)
         self.drop_path_rates = drop_path_rates(drop_path_rate, depth, drop_path_schedule)
         self.mlp_act = mlp_act
@@ -94,7 +94,6 @@ class PlainBranch(Branch):
 
     def build_blocks(
         self,
-        geometry: PlainArch,
         attention: Callable[[int | None], nn.Module],
         *,
         norm: str = 'LN',
@@ -103,17 +102,16 @@ class PlainBranch(Branch):
         """Build and initialise the blocks, and freeze ``frozen_stages``.
 
         Args:
-            geometry: Geometry of the blocks.
             attention: Builds the attention of a block from its window size.
             norm: Norm of the blocks, see :class:`piip_mm.models.layers.Block`.
             norm_eps: Added to the variance in the norms.
         """
         self.blocks = nn.ModuleList(
             Block(
-                geometry.embed_dims,
+                self.arch.embed_dims,
                 attention(window),
-                mlp_ratio=geometry.mlp_ratio,
-                init_values=geometry.init_values,
+                mlp_ratio=self.arch.mlp_ratio,
+                init_values=self.arch.init_values,
                 drop_path_rate=rate,
                 mlp_act=self.mlp_act,
                 norm=norm,
@@ -127,7 +125,7 @@ class PlainBranch(Branch):
     def embed_patches(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """(B, 3, h, w) image to (B, N, C) tokens without positions, and their (H, W)."""
         x = self.patch_embed(image.to(self.patch_embed.weight.dtype))
-        return x.flatten(2).transpose(1, 2), (x.shape[2], x.shape[3])
+        return as_tokens(x), (x.shape[2], x.shape[3])
 
     def run(
         self, tokens: Tensor, grid: tuple[int, int], start: int, stop: int

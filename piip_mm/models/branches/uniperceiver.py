@@ -15,7 +15,7 @@ from piip_mm.weights.rename import Rule
 from piip_mm.weights.resize import resize_positions, resize_rows
 
 from ..layers import SelfAttention
-from .geometry import PlainArch, resolve_arch
+from .geometry import PlainArch
 from .plain import PlainBranch
 
 _EPS = 1e-5
@@ -84,6 +84,9 @@ class PIIPUniPerceiver(PlainBranch):
     """
 
     embedding = ('patch_embed', 'spatial_pos_embed', 'temporal_pos_embed', 'embed_norm')
+    arch_type = UniPerceiverArch
+    presets = UNIPERCEIVER_ARCHS
+    arch: UniPerceiverArch
     weights_title = 'Uni-Perceiver'
 
     def __init__(
@@ -94,11 +97,9 @@ class PIIPUniPerceiver(PlainBranch):
         pretrain_img_size: int = 224,
         **kwargs: Any,
     ) -> None:
-        geometry = resolve_arch(arch, UniPerceiverArch, UNIPERCEIVER_ARCHS)
-        super().__init__(geometry, img_size, **kwargs)
+        super().__init__(arch, img_size, **kwargs)
         check_int('pretrain_img_size', pretrain_img_size, minimum=self.min_size)
-        self.arch = geometry
-        dims = geometry.embed_dims
+        dims = self.arch.embed_dims
         side = pretrain_img_size // self.min_size
         self.pos_grid = (side, side)
         self.spatial_pos_embed = nn.Parameter(torch.zeros(side * side, dims))
@@ -108,8 +109,7 @@ class PIIPUniPerceiver(PlainBranch):
             nn.init.trunc_normal_(positions, std=0.02)
         self.embed_norm = nn.LayerNorm(dims, eps=_EPS)
         self.build_blocks(
-            geometry,
-            lambda window: SelfAttention(dims, geometry.num_heads, window_size=window),
+            lambda window: SelfAttention(dims, self.arch.num_heads, window_size=window),
             norm_eps=_EPS,
         )
 

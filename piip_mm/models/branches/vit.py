@@ -16,7 +16,7 @@ from piip_mm.weights.rename import Rule
 from piip_mm.weights.resize import resize_positions, resize_rows
 
 from ..layers import BLOCK_NORMS, SelfAttention
-from .geometry import PlainArch, resolve_arch
+from .geometry import PlainArch
 from .plain import PlainBranch
 
 _EPS = 1e-6
@@ -120,7 +120,7 @@ class PIIPViT(PlainBranch):
             position embedding unless ``cls_pos`` is set.
         cls_pos: Add the class token's row of the position embedding to the class token;
             the published multi-branch classifiers do not. Requires ``cls_pos_row`` in
-            the geometry.
+            the arch.
         drop_path_schedule: See :class:`PlainBranch`.
         kwargs: Further options, see :class:`PlainBranch`.
 
@@ -130,6 +130,9 @@ class PIIPViT(PlainBranch):
             combined with windows.
     """
 
+    arch_type = ViTArch
+    presets = VIT_ARCHS
+    arch: ViTArch
     weights_title = (
         'plain vision transformers (DeiT, DeiT III, AugReg, MAE, DINOv2, InternViT)'
     )
@@ -147,27 +150,23 @@ class PIIPViT(PlainBranch):
         drop_path_schedule: str = 'constant',
         **kwargs: Any,
     ) -> None:
-        geometry = resolve_arch(arch, ViTArch, VIT_ARCHS)
-        super().__init__(
-            geometry, img_size, drop_path_schedule=drop_path_schedule, **kwargs
-        )
+        super().__init__(arch, img_size, drop_path_schedule=drop_path_schedule, **kwargs)
         check_int('pretrain_img_size', pretrain_img_size, minimum=self.min_size)
         if with_cls_token and any(self.windows):
             raise ValueError(
                 f'with_cls_token=True with windows of {self.windows}: a class token '
                 'does not belong to any window; use global attention or no class token'
             )
-        if cls_pos and not (with_cls_token and geometry.cls_pos_row):
+        if cls_pos and not (with_cls_token and self.arch.cls_pos_row):
             raise ValueError(
                 f'cls_pos=True needs with_cls_token=True (got {with_cls_token}) and an '
-                f'arch with cls_pos_row=True (got {geometry.cls_pos_row})'
+                f'arch with cls_pos_row=True (got {self.arch.cls_pos_row})'
             )
-        self.arch = geometry
-        dims = geometry.embed_dims
+        dims = self.arch.embed_dims
         side = pretrain_img_size // self.min_size
         self.pos_grid = (side, side)
         self.pos_embed = nn.Parameter(
-            torch.zeros(1, geometry.cls_pos_row + side * side, dims)
+            torch.zeros(1, self.arch.cls_pos_row + side * side, dims)
         )
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         self.embedding = ('patch_embed', 'pos_embed')
@@ -178,19 +177,19 @@ class PIIPViT(PlainBranch):
             self.cls_token = nn.Parameter(torch.zeros(1, 1, dims))
             nn.init.trunc_normal_(self.cls_token, std=0.02)
             self.embedding += ('cls_token',)
-        qk_norm = partial(BLOCK_NORMS[geometry.norm], eps=_EPS)
+        qk_norm = partial(BLOCK_NORMS[self.arch.norm], eps=_EPS)
 
         def attention(window: int | None) -> nn.Module:
             return SelfAttention(
                 dims,
-                geometry.num_heads,
-                qkv_bias=geometry.qkv_bias,
-                qk_norm=qk_norm if geometry.qk_norm else None,
+                self.arch.num_heads,
+                qkv_bias=self.arch.qkv_bias,
+                qk_norm=qk_norm if self.arch.qk_norm else None,
                 window_size=window,
                 window_pad=window_pad,
             )
 
-        self.build_blocks(geometry, attention, norm=geometry.norm, norm_eps=_EPS)
+        self.build_blocks(attention, norm=self.arch.norm, norm_eps=_EPS)
 
     def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
         tokens, grid = self.embed_patches(image)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from piip_mm.checks import check_divisible
 
 from ..init import init_new_layers
+from ..layers import as_tokens
 from ..merging import NUM_GROUPS, weighted_sum
 from .base import BranchHead
 
@@ -69,7 +70,7 @@ class PIIPMergedHead(BranchHead):
         maps = [layers(feat) for layers, feat in zip(self.branches, feats, strict=True)]
         height, width = feats[0].shape[2:]
         merged = weighted_sum(maps, list(self.scales), (height, width))
-        return self.norm(merged.flatten(2).transpose(1, 2)).mean(1)
+        return self.norm(as_tokens(merged)).mean(1)
 
     def forward(self, feats: Sequence[Tensor]) -> Tensor:
         """Maps (see :meth:`pre_logits`) to (B, num_classes) logits."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from piip_mm.checks import check_choice
 
 from ..init import init_new_layers
-from ..layers import BLOCK_NORMS
+from ..layers import BLOCK_NORMS, as_tokens
 from .base import BranchHead
 from .pretrained import load_pretrained_head
 
@@ -107,7 +107,7 @@ class PIIPSeparateHead(BranchHead):
         self.check_feats(feats, maps=self.token != 'cls')
         if self.token == 'mean':
             return tuple(
-                norm(feat.flatten(2).transpose(1, 2)).mean(1)
+                norm(as_tokens(feat)).mean(1)
                 for norm, feat in zip(self.norms, feats, strict=True)
             )
         if self.token == 'first_patch':

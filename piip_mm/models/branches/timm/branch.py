@@ -46,10 +46,8 @@ class PIIPTimm(Branch):
         model_kwargs: Further options of timm's ``create_model``, such as ``img_size``,
             for which a position embedding is stored (by default the size that the model
             was trained at).
-        with_cp: Recompute blocks in the backward pass to save memory.
-        frozen_stages: See :class:`Branch`.
-        init_cfg: See :class:`Branch`; ``checkpoint='timm://NAME'``, or a file with timm's
-            names or names that timm can convert.
+        kwargs: Further options, see :class:`Branch`. The checkpoint of ``init_cfg`` is
+            ``'timm://NAME'``, or a file with timm's names or names that timm can convert.
 
     Raises:
         ValueError: If timm has no such model, its class is not supported, or an option is
@@ -63,9 +61,7 @@ class PIIPTimm(Branch):
         *,
         drop_path_rate: float = 0.0,
         model_kwargs: Mapping[str, Any] | None = None,
-        with_cp: bool = False,
-        frozen_stages: int = -1,
-        init_cfg: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         check_timm_model(model)
         check_rate('drop_path_rate', drop_path_rate)
@@ -90,14 +86,7 @@ class PIIPTimm(Branch):
         with torch.device('meta'):
             _, meta_adapter = build()
         dims, strides = _geometry(meta_adapter, model)
-        super().__init__(
-            img_size=img_size,
-            dims=dims,
-            strides=strides,
-            with_cp=with_cp,
-            frozen_stages=frozen_stages,
-            init_cfg=init_cfg,
-        )
+        super().__init__(img_size=img_size, dims=dims, strides=strides, **kwargs)
         self.model = model
         self.weights_title = f'timm model {model}'
         #: Options that timm built the model with.
