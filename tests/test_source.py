@@ -140,6 +140,15 @@ def test_an_interrupted_download_is_an_error_and_is_not_kept(
     assert path.exists(), 'a file of the user is not ours to remove'
 
 
+@pytest.mark.parametrize('content', ['<!DOCTYPE html>', 'hello'])
+def test_a_page_instead_of_a_file_is_not_kept(hub, tmp_path, content):
+    path = tmp_path / 'page.pth'
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r'page.pth is .*; download it again'):
+        source.load_weights(path.as_uri())
+    assert list(hub.iterdir()) == []
+
+
 def test_safetensors(tmp_path):
     path = str(tmp_path / 'model.safetensors')
     save_file({'weight': torch.ones(2)}, path)

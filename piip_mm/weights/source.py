@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 from urllib.parse import urlparse
 from zipfile import BadZipFile, is_zipfile
@@ -120,9 +121,16 @@ def read_file(path: Path) -> Mapping[str, Any]:
                 # a file of 24 GB does not take 24 GB of memory in addition to the model.
                 mmap = is_zipfile(path)
                 return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
+    except UnpicklingError as error:
+        if 'Unsupported operand' not in str(error):
+            raise  # Not a damaged file, but one that would run code.
+        raise DamagedFileError(
+            f'{path} is not a file of PyTorch (a saved web page?); download it again'
+        ) from error
     except (
         OSError,
         EOFError,
+        KeyError,
         RuntimeError,
         SafetensorError,
         BadZipFile,

@@ -142,10 +142,11 @@ class Branch(BaseModule):
         """
         num_layers = self.depth + 2
         name = param_name.removeprefix(prefix)
-        if self.has_layers and name.startswith(self.embedding):
+        part, *rest = name.split('.')
+        if self.has_layers and part in self.embedding:
             return 0, num_layers
-        if self.has_layers and name.startswith('blocks.'):
-            return int(name.split('.')[1]) + 1, num_layers
+        if self.has_layers and part == 'blocks':
+            return int(rest[0]) + 1, num_layers
         return num_layers - 1, num_layers
 
     def truncate(self, depth: int) -> None:
