@@ -117,8 +117,23 @@ def test_maps_of_the_branches():
     network = build(out_type='maps')
     maps = network(torch.randn(2, 3, 96, 128))
     assert [tuple(x.shape) for x in maps] == [(2, 32, 6, 8), (2, 64, 4, 5)]
-    assert all(x.dtype == torch.float32 for x in maps)
     check_gradients(network, maps)
+
+
+@pytest.mark.parametrize('alone', [False, True])
+@pytest.mark.parametrize('out_type', ['maps', 'cls_tokens', 'pyramid'])
+def test_type_of_the_outputs(out_type, alone):
+    """Float32 under autocast, otherwise that of the model."""
+    network = build(*cls_branches(), out_type=out_type)
+    if alone:
+        branch = cls_branches()[0]
+        network = MODELS.build(dict(type='ViTPyramid', branch=branch, out_type=out_type))
+    image = torch.randn(1, 3, 96, 96)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert {x.dtype for x in network(image)} == {torch.float32}
+    assert {x.dtype for x in network(image)} == {torch.float32}
+    outputs = network.bfloat16()(image.bfloat16())
+    assert {x.dtype for x in outputs} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize('out_type', ['maps', 'cls_tokens', 'pyramid'])

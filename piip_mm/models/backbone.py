@@ -64,7 +64,8 @@ class Backbone(BaseModule):
                 output map a pixel.
 
         Returns:
-            Float32 tensors, see ``out_type``: a map (B, C, H // s, W // s) for each
+            Tensors in float32 under autocast, in the type of the model otherwise, see
+            ``out_type``: a map (B, C, H // s, W // s) for each
             stride s of ``out_strides``, with H and W rounded down to whole patches of the
             first branch; or the map (B, C_b, H_b, W_b) or class token (B, C_b) of each
             branch.

@@ -25,7 +25,7 @@ from .groups import (
 )
 from .init import init_new_layers
 from .interaction import InteractionStage, check_injector_options
-from .layers import as_map
+from .layers import as_map, as_output
 from .merging import BranchMerge
 from .published_names import piip_rules
 from .pyramid import Pyramid
@@ -181,10 +181,10 @@ class PIIP(Backbone):
                 merge = self.merges[self.merge_stages.index(stage)]
                 maps.append(merge(self._patches(tokens), grids, grids[0]))
         if self.out_type == 'cls_tokens':
-            return tuple(x[:, 0].float() for x in tokens)
+            return tuple(as_output(x[:, 0]) for x in tokens)
         if self.out_type == 'maps':
             return tuple(
-                as_map(x, grid).float()
+                as_output(as_map(x, grid))
                 for x, grid in zip(self._patches(tokens), grids, strict=True)
             )
         if len(maps) == 1:

@@ -15,6 +15,7 @@ from piip_mm.checks import (
     check_sequence,
 )
 
+from .layers import as_output
 from .merging import NUM_GROUPS
 
 #: Norm of the x4 level: GroupNorm in PIIP, channels-first LayerNorm in the single-branch
@@ -80,9 +81,10 @@ class Pyramid(nn.Module):
         return int(max(Fraction(1), *self.ratios))
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """One (B, C, H, W) map per level to one float32 (B, C, H', W') per level."""
+        """One (B, C, H, W) map per level to one (B, C, H', W') per level, see
+        :func:`as_output` for their type."""
         return tuple(
-            level(x_BCHW).float().contiguous()
+            as_output(level(x_BCHW)).contiguous()
             for level, x_BCHW in zip(self.levels, maps, strict=True)
         )
 

@@ -14,7 +14,7 @@ from piip_mm.weights.rename import Rule
 from .backbone import Backbone
 from .branches import Branch
 from .init import init_new_layers
-from .layers import as_map
+from .layers import as_map, as_output
 from .published_names import single_branch_rules
 from .pyramid import Pyramid
 
@@ -95,9 +95,9 @@ class ViTPyramid(Backbone):
             start = block + 1
         match self.out_type:
             case 'cls_tokens':
-                return (tokens[:, 0].float(),)
+                return (as_output(tokens[:, 0]),)
             case 'maps':
-                return (maps[block].float(),)
+                return (as_output(maps[block]),)
             case _:
                 return self.pyramid([maps[block] for block in self.out_blocks])
 

@@ -2,7 +2,7 @@
 
 from .block import BLOCK_NORMS, MLP_ACTS, Block
 from .cross_attention import CROSS_ATTENTIONS, CrossAttention, DeformableCrossAttention
-from .maps import as_map, as_tokens
+from .maps import as_map, as_output, as_tokens
 from .self_attention import WINDOW_PADS, SelfAttention
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     'DeformableCrossAttention',
     'SelfAttention',
     'as_map',
+    'as_output',
     'as_tokens',
 ]

@@ -1,7 +1,8 @@
-"""Tokens to maps and back."""
+"""Tokens to maps and back, and what leaves a backbone."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -13,3 +14,15 @@ def as_map(x_BNC: Tensor, grid: tuple[int, int]) -> Tensor:
 def as_tokens(x_BCHW: Tensor) -> Tensor:
     """(B, C, H, W) map to (B, H * W, C) tokens."""
     return x_BCHW.flatten(2).transpose(1, 2)
+
+
+def as_output(x: Tensor) -> Tensor:
+    """A result of a backbone: float32 under autocast, in the type of the model otherwise.
+
+    Heads compute boxes from the maps, for which 16 bits are too coarse; but in a model
+    whose weights have 16 bits they expect that type.
+    """
+    kind = x.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return x.float()
+    return x
