@@ -208,3 +208,9 @@ CLASSIFIER_BRANCHES = {
         norm_layer_type='ln',
     ),
 }
+
+
+def pyramid_strides(patch_size: int) -> list[float]:
+    """Strides of the published pyramid: the patch size times 1/4, 1/2, 1 and 2."""
+    strides = [patch_size * ratio for ratio in (0.25, 0.5, 1, 2)]
+    return strides if patch_size % 4 else [int(stride) for stride in strides]

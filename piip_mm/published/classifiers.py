@@ -10,7 +10,7 @@ from piip_mm.checks import check_choice
 
 from .arguments import Argument, Table, ignored, only, translate
 from .branches import CLASSIFIER_BRANCHES, PlainClass
-from .networks import piip
+from .networks import branch_arguments, piip
 
 #: Type of the migrated configs.
 CLASSIFIER = 'mmpretrain.ImageClassifier'
@@ -21,13 +21,12 @@ _NUM_CLASSES: Table = {'num_classes': Argument('num_classes', 1000)}
 def _network(kwargs: Mapping[str, Any], num_branches: int) -> dict[str, Any]:
     """Config of a published classifier of two, three or four branches."""
     separate = kwargs.get('separate_head', False)
-    # This option is about the merged head.
+    # Only the merged head reads this option.
     use_cls_head = ignored('use_cls_head') if separate else only(use_cls_head=True)
     merged, network = translate(
         kwargs, {**_NUM_CLASSES, **ignored('separate_head'), **use_cls_head}
     )
-    names = [f'branch{k}' for k in range(num_branches, 0, -1)]
-    given, _ = translate(kwargs, {name: Argument(name) for name in names})
+    given, _ = translate(kwargs, branch_arguments(num_branches))
     for name, branch in given.items():
         network[name] = {**branch, 'real_size': branch.get('img_size', 224)}
     backbone = {**piip(network, num_branches, _choose), 'out_type': 'maps'}
@@ -37,7 +36,7 @@ def _network(kwargs: Mapping[str, Any], num_branches: int) -> dict[str, Any]:
     if not separate:
         head = dict(type='PIIPMergedHead', in_channels=in_channels, **merged)
         return _classifier(backbone, head)
-    for name, branch in zip(names, branches, strict=True):
+    for name, branch in zip(given, branches, strict=True):
         if not branch['with_cls_token']:
             raise ValueError(
                 f'separate_head=True, but {name} has use_cls_token=False: the '

@@ -16,6 +16,7 @@ from .branches import (
     beit_branch,
     deit_branch,
     internvit_branch,
+    pyramid_strides,
     seg_internvit_branch,
     uniperceiver_branch,
 )
@@ -78,24 +79,25 @@ _SINGLE: Table = {
 }
 
 
+def branch_arguments(num_branches: int) -> Table:
+    """The branches of a published network in our order, see ``published_names.py``."""
+    names = (f'branch{k}' for k in range(num_branches, 0, -1))
+    return {name: Argument(name) for name in names}
+
+
 def piip(
     kwargs: Mapping[str, Any],
     num_branches: int,
     choose: Choice,
     options: Table = _NETWORK,
 ) -> dict[str, Any]:
-    """Config of a published network of two, three or four branches.
+    """Config of a published network of several branches.
 
-    Args:
-        kwargs: Its arguments.
-        num_branches: Number of branches.
-        choose: Chooses the classes of the branches.
-        options: Table of the other arguments.
+    ``options`` describes its arguments except for the branches, whose classes ``choose``
+    chooses.
     """
-    names = [f'branch{k}' for k in range(num_branches, 0, -1)]
-    config, rest = translate(
-        kwargs, {**options, **{name: Argument(name) for name in names}}
-    )
+    table = branch_arguments(num_branches)
+    config, rest = translate(kwargs, {**options, **table})
     refuse(rest, 'the network')
     simple, is_dino = config.pop('simple', True), config.pop('is_dino')
     if is_dino and not simple:
@@ -103,7 +105,7 @@ def piip(
     taps = config.pop('out_interactions', [])
     branches: list[dict[str, Any]] = []
     ends: list[list[int]] = []
-    for name in names:
+    for name in table:
         token = f'{name}_w_cls_token'
         place, branch = translate(
             config.pop(name), {**_IN_NETWORK, token: Argument('token', False)}
@@ -131,7 +133,7 @@ def piip(
         all_strides = convnext_strides(branches[0])
         strides = [all_strides[ends[0][tap]] for tap in (*taps, -1)]
     else:
-        strides = _pyramid_strides(branches[0]['patch_size'])
+        strides = pyramid_strides(branches[0]['patch_size'])
     interaction = config['interaction']
     if not config.pop('with_cffn'):
         interaction['ffn_ratio'] = None
@@ -170,7 +172,7 @@ def single(kwargs: Mapping[str, Any], branch: PlainClass) -> dict[str, Any]:
         )
     config = branch(rest, None, outputs[-1] + 1)
     patch = config['patch_size']
-    strides = _pyramid_strides(patch) if with_fpn else [patch] * len(outputs)
+    strides = pyramid_strides(patch) if with_fpn else [patch] * len(outputs)
     taps = dict(out_blocks=outputs) if len(outputs) > 1 else {}
     return dict(type='ViTPyramid', branch=config, out_strides=strides, norm='LN', **taps)
 
@@ -205,12 +207,6 @@ def _seg_three_branches(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return piip(kwargs, 3, _SEG)
 
 
-def _pyramid_strides(patch_size: int) -> list[float]:
-    """Strides of the published pyramid: the patch size times 1/4, 1/2, 1 and 2."""
-    strides = [patch_size * ratio for ratio in (0.25, 0.5, 1, 2)]
-    return strides if patch_size % 4 else [int(stride) for stride in strides]
-
-
 def _by_file_name(
     classes: Mapping[str, BranchConfig], branch: Mapping[str, Any]
 ) -> BranchConfig:
@@ -221,7 +217,7 @@ def _by_file_name(
 
 _DET = partial(_by_file_name, {'deit': deit_branch, '': internvit_branch})
 _SEG = partial(_by_file_name, {'deit': deit_branch, '': seg_internvit_branch})
-_ALL = partial(
+_ANY = partial(
     _by_file_name,
     {
         'deit': deit_branch,
@@ -236,7 +232,7 @@ _ALL = partial(
 BACKBONES: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     'det.PIIPTwoBranch': partial(piip, num_branches=2, choose=_DET),
     'det.PIIPThreeBranch': partial(
-        piip, num_branches=3, choose=_ALL, options=_WITH_PYRAMID
+        piip, num_branches=3, choose=_ANY, options=_WITH_PYRAMID
     ),
     # It builds DeiT branches whatever the names of their weights.
     'det.PIIPFourBranch': partial(piip, num_branches=4, choose=lambda _: deit_branch),
