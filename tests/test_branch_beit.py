@@ -179,7 +179,7 @@ def test_recorded_pretrained(name):
     if not folder.is_dir():
         pytest.skip(f'complete recordings are not here: {folder}')
     recorded = json.loads((folder / 'config.json').read_text())
-    network = MODELS.build(beit_branch({**recorded['kwargs'], 'img_size': 64}))
+    network = MODELS.build(beit_branch(recorded['kwargs'], 64))
     report = load_pretrained(network, str(folder / 'pretrained.pt'))
     expected = torch.load(folder / 'branch_state_dict.pt', weights_only=True)
     rules = network.weight_rules()
@@ -268,7 +268,7 @@ def test_timm_weights(tmp_path):
 )
 def test_arguments_that_cannot_be_migrated(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        beit_branch(dict(img_size=64, **kwargs))
+        beit_branch(kwargs)
 
 
 def published_branch(size, **kwargs):

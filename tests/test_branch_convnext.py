@@ -386,6 +386,7 @@ def test_published_branch_has_to_run_to_its_end():
         branch2=dict(**vit, interaction_indexes=groups),
         branch3=dict(**convnext, interaction_indexes=[[0, 4], [5, 7]]),
         deform_num_heads=2,
+        with_simple_fpn=False,
     )
     with pytest.raises(ValueError, match=r'8 blocks of .* only all 10 of them can be'):
         migrate_config('det.PIIPThreeBranch', kwargs, ARCHS)

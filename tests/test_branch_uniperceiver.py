@@ -142,7 +142,7 @@ def recorded_file():
 def test_recorded_pretrained():
     folder = recorded_file()
     recorded = json.loads((folder / 'config.json').read_text())
-    network = MODELS.build(uniperceiver_branch({**recorded['kwargs'], 'img_size': 64}))
+    network = MODELS.build(uniperceiver_branch(recorded['kwargs'], 64))
     report = load_pretrained(network, str(folder / 'pretrained.pt'))
     expected = torch.load(folder / 'branch_state_dict.pt', weights_only=True)
     rules = network.weight_rules()
@@ -242,7 +242,7 @@ def test_files_that_do_not_fit(tmp_path):
 )
 def test_arguments_that_cannot_be_migrated(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        uniperceiver_branch(dict(img_size=64, **kwargs))
+        uniperceiver_branch(kwargs)
 
 
 def published_branch(size, **kwargs):

@@ -178,6 +178,16 @@ def test_pyramid_follows_the_patch():
     assert names == {'pyramid.levels.0.0.weight': 1, 'pyramid.levels.1.weight': 2}
 
 
+def test_pyramid_follows_the_default_patch():
+    """That of InternViT is 14."""
+    kwargs = branch(112, with_cp=False, pretrained=None)
+    config = migrate_config(
+        'det.PIIPTwoBranch', dict(branch1=kwargs, branch2=kwargs, deform_num_heads=4)
+    )
+    assert config['out_strides'] == [3.5, 7, 14, 28]
+    MODELS.build(config)
+
+
 def test_blocks_after_the_last_group_are_never_run():
     short, long = branch(96, 32, ends=(0, 1)), branch(64, 96, depth=6)
     config = migrate_config(

@@ -51,8 +51,7 @@ def piip_rules(
 
     def branch(match: re.Match[str]) -> str | None:
         index = own_index(match[1])
-        name = rename(match[2], rules[index])
-        return name and f'branches.{index}.{name}'
+        return rename_under(f'branches.{index}.', match[2], rules[index])
 
     def early_merge(match: re.Match[str]) -> str:
         stage, scale, number, name = match.groups()
@@ -83,12 +82,16 @@ def piip_rules(
 def single_branch_rules(branch: Branch, ratios: Sequence[Fraction]) -> list[Rule]:
     """Rules for a published network with one branch; see :func:`piip_rules`."""
     rules = _branch_rules(branch)
+    return [
+        (r'up([12])\.(\d)\.(.+)', _upsampler(ratios)),
+        (r'.+', lambda m: rename_under('branch.', m[0], rules)),
+    ]
 
-    def own_name(match: re.Match[str]) -> str | None:
-        name = rename(match[0], rules)
-        return name and f'branch.{name}'
 
-    return [(r'up([12])\.(\d)\.(.+)', _upsampler(ratios)), (r'.+', own_name)]
+def rename_under(prefix: str, name: str, rules: Sequence[Rule]) -> str | None:
+    """Rename a part of a model and put a prefix before its new name, if it has one."""
+    new_name = rename(name, rules)
+    return new_name and prefix + new_name
 
 
 def interaction_rule(num_branches: int) -> Rule:

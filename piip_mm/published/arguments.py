@@ -1,54 +1,86 @@
-"""Helpers to read all arguments of a published constructor, ignoring none by accident.
+"""Arguments of published constructors, described by tables.
 
-Every function removes the arguments it handles; any that remain at the end are an error.
+Whatever a table does not contain is handed back, so that no argument is ignored by
+accident.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from piip_mm.checks import check_choice
+
+#: In place of the default of an argument that has none.
+REQUIRED = object()
 
 
-def pop_required(kwargs: dict[str, Any], name: str) -> Any:
-    """Remove a required argument and return its value."""
-    if name not in kwargs:
-        raise ValueError(
-            f'the published arguments lack {name!r}; given are {sorted(kwargs)}'
-        )
-    return kwargs.pop(name)
+@dataclass(frozen=True)
+class Argument:
+    """What becomes of a published argument.
+
+    Args:
+        key: Its name here, possibly within a section ('arch.num_heads'); None if only the
+            default can be migrated.
+        default: The published default.
+        values: Our values by the published ones, or a function that returns ours.
+    """
+
+    key: str | None
+    default: Any = REQUIRED
+    values: Mapping[Any, Any] | Callable[[Any], Any] = lambda value: value
 
 
-def discard(kwargs: dict[str, Any], *names: str) -> None:
-    """Remove arguments that do not change what the network computes."""
-    for name in names:
-        kwargs.pop(name, None)
+#: By published name; None: it does not change what the network computes.
+Table: TypeAlias = dict[str, Argument | None]
 
 
-def require_values(kwargs: dict[str, Any], **values: Any) -> None:
-    """Remove arguments for which only one value is supported."""
-    for name, value in values.items():
-        given = kwargs.pop(name, value)
-        if given != value:
+def only(**values: Any) -> Table:
+    """Table of arguments of which only these values can be migrated."""
+    return {name: Argument(None, value) for name, value in values.items()}
+
+
+def ignored(*names: str) -> Table:
+    """Table of arguments that do not change what the network computes."""
+    return dict.fromkeys(names)
+
+
+def translate(
+    kwargs: Mapping[str, Any], table: Table
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Our values by our names, and the arguments that the table does not contain.
+
+    Raises:
+        ValueError: If an argument is missing or has a value that cannot be migrated.
+    """
+    config: dict[str, Any] = {}
+    for name, argument in table.items():
+        if argument is None:
+            continue
+        value = kwargs.get(name, argument.default)
+        if value is REQUIRED:
             raise ValueError(
-                f'{name}={given!r} cannot be migrated, only {name}={value!r}'
+                f'the published arguments lack {name!r}; given are {sorted(kwargs)}'
             )
+        if argument.key is None:
+            if value != argument.default:
+                raise ValueError(
+                    f'{name}={value!r} cannot be migrated, only {name}='
+                    f'{argument.default!r}'
+                )
+            continue
+        if callable(argument.values):
+            value = argument.values(value)
+        else:
+            check_choice(name, value, argument.values)
+            value = argument.values[value]
+        *section, key = argument.key.split('.')
+        (config.setdefault(section[0], {}) if section else config)[key] = value
+    return config, {name: kwargs[name] for name in kwargs if name not in table}
 
 
-def refuse_rest(kwargs: dict[str, Any], where: str) -> None:
+def refuse(rest: Mapping[str, Any], where: str) -> None:
     """Raise ``ValueError`` if any arguments are left."""
-    if kwargs:
-        raise ValueError(f'arguments of {where} that cannot be migrated: {kwargs}')
-
-
-def pop_per_block(
-    kwargs: dict[str, Any], name: str, num_blocks: int, default: Any
-) -> list[Any]:
-    """Remove an argument given once or per block, and return one value per block."""
-    values = kwargs.pop(name, default)
-    if values is None:
-        values = default
-    if not isinstance(values, Sequence):
-        return [values] * num_blocks
-    if len(values) != num_blocks:
-        raise ValueError(f'{name}={values}: expected {num_blocks} values, one per block')
-    return list(values)
+    if rest:
+        raise ValueError(f'arguments of {where} that cannot be migrated: {rest}')

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from piip_mm.models.published_names import is_published_backbone
-from piip_mm.weights.rename import Rule, rename, rename_state_dict
-
-from .classifiers import classifier_rules, published_backbone
+from piip_mm.models import PIIP
+from piip_mm.models.backbone import Backbone
+from piip_mm.models.published_names import is_published_backbone, rename_under
+from piip_mm.weights.rename import Rule, rename_state_dict
 
 _PREFIX = 'backbone.'
 # Prefix in published classifiers, whose backbone is the model itself.
@@ -79,16 +79,59 @@ def convert_published(
     """
     if _is_classifier(state_dict):
         return rename_state_dict(state_dict, classifier_rules(model))
-    rules = published_backbone(model).published_rules()
+    rules = _backbone(model).published_rules()
+    backbone: Rule = (r'backbone\.(.+)', lambda m: rename_under(_PREFIX, m[1], rules))
+    return rename_state_dict(state_dict, [backbone, *_DINO_RULES])
 
-    def of_backbone(match: re.Match[str]) -> str | None:
-        name = rename(match[1], rules)
-        return name and _PREFIX + name
 
-    return rename_state_dict(
-        state_dict, [(re.escape(_PREFIX) + '(.+)', of_backbone), *_DINO_RULES]
-    )
+def classifier_rules(model: nn.Module) -> list[Rule]:
+    """Rules that map the names of a published classifier to those of ``model``.
+
+    Args:
+        model: mmpretrain's ``ImageClassifier`` with a head of this package, possibly on
+            the meta device.
+
+    Raises:
+        ValueError: If it has a backbone of another class.
+    """
+    backbone = _backbone(model)
+    rules = backbone.published_rules()
+    rest: Rule = (r'.+', lambda m: rename_under(_PREFIX, m[0], rules))
+    if not isinstance(backbone, PIIP):
+        return [
+            (r'norm\.(.+)', r'head.norms.0.\1'),
+            (r'head\.(.+)', r'head.classifiers.0.\1'),
+            rest,
+        ]
+    num_branches = len(backbone.branches)
+    # Inside a projection: norm, permutation, linear layer, permutation, norm.
+    layers = {'0': 'norm1.', '2': 'linear.', '4': 'norm2.', None: ''}
+    parts = {'norm': 'norms', 'head': 'classifiers'}
+    return [
+        (
+            r'branch(\d)\.(norm|head)\.(.+)',
+            lambda m: f'head.{parts[m[2]]}.{num_branches - int(m[1])}.{m[3]}',
+        ),
+        (
+            r'merge_branch(\d)\.(?:([024])\.)?(.+)',
+            lambda m: f'head.branches.{num_branches - int(m[1])}.{layers[m[2]]}{m[3]}',
+        ),
+        (r'w(\d)', lambda m: f'head.scales.{num_branches - int(m[1])}'),
+        (r'cls_norm\.(.+)', r'head.norm.\1'),
+        (r'cls_head\.(.+)', r'head.classifier.\1'),
+        rest,
+    ]
 
 
 def _is_classifier(state_dict: Mapping[str, Tensor]) -> bool:
     return any(name.startswith(_CLASSIFIER_PREFIX) for name in state_dict)
+
+
+def _backbone(model: nn.Module) -> Backbone:
+    backbone = model.get_submodule('backbone')
+    if not isinstance(backbone, Backbone):
+        raise ValueError(
+            'the weights are of a published PIIP model, but the backbone of the config '
+            f'is {type(backbone).__name__}; use the config of that model'
+        )
+    return backbone

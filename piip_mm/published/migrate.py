@@ -1,9 +1,4 @@
-"""Backbones and classifiers of the published code: their configs and weights.
-
-The published code numbers branches from the largest model on the smallest image
-(``branch1``) to the full image; here they are listed in the opposite order, from high to
-low resolution. Published branch k of N is branch N - k.
-"""
+"""Backbones and classifiers of the published code: their configs and weights."""
 
 from __future__ import annotations
 
@@ -17,10 +12,10 @@ from torch import Tensor
 from piip_mm.models.backbone import Backbone
 from piip_mm.weights.rename import rename
 
-from .branches import add_convnext_archs
-from .classifiers import CLASSIFIER, CLASSIFIER_KINDS, classifier_rules
-from .networks import NETWORK_KINDS
-from .single_branch import SINGLE_BRANCH_KINDS
+from .checkpoints import classifier_rules
+from .classifiers import CLASSIFIER, CLASSIFIERS
+from .convnext import add_archs
+from .networks import BACKBONES, as_coded
 
 
 def migrate_config(
@@ -40,8 +35,8 @@ def migrate_config(
             class builds branch 4 with the settings of branch 3: ``'det.PIIPFourBranch'``
             migrates it as coded, ``'det.PIIPFourBranch(fixed: ...)'`` as intended.
         kwargs: Constructor arguments under their published names.
-        convnext_archs: Depths and widths of ConvNeXt branches by the names of their
-            weights, see :func:`~piip_mm.published.branches.add_convnext_archs`.
+        convnext_archs: ``depths`` and ``hidden_sizes``, as in Hugging Face's configs, of
+            ConvNeXt branches by the names of their weights.
 
     Returns:
         Config of a :class:`~piip_mm.models.PIIP` or
@@ -53,12 +48,15 @@ def migrate_config(
     """
     name, _, variant = kind.partition('(')
     name = name.strip()
-    kinds = {**NETWORK_KINDS, **SINGLE_BRANCH_KINDS, **CLASSIFIER_KINDS}
+    kinds = {**BACKBONES, **CLASSIFIERS}
     if name not in kinds:
         raise ValueError(
             f'unknown kind {kind!r}; choose one of {", ".join(map(repr, kinds))}'
         )
-    return kinds[name](add_convnext_archs(kwargs, convnext_archs or {}), variant)
+    kwargs = add_archs(kwargs, convnext_archs or {})
+    if name == 'det.PIIPFourBranch':
+        kwargs = as_coded(kwargs, variant)
+    return kinds[name](kwargs)
 
 
 def migrate_state_dict(

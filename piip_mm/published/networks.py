@@ -1,229 +1,248 @@
-"""Configs of networks from the arguments of the published multi-branch networks."""
+"""Configs of backbones from the arguments of the published ones."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 from piip_mm.checks import check_choice
 
-from .arguments import discard, pop_required, refuse_rest
+from .arguments import Argument, Table, ignored, only, refuse, translate
 from .branches import (
     BranchConfig,
+    PlainClass,
     beit_branch,
-    convnext_branch,
     deit_branch,
     internvit_branch,
     pyramid_strides,
+    seg_internvit_branch,
     uniperceiver_branch,
 )
+from .convnext import convnext_branch, convnext_strides, single_convnext
 
-#: Arguments about a branch's own outputs, which a network does not use.
-_OWN_OUTPUTS = ('with_fpn', 'out_indices', 'use_simple_fpn', 'output_dtype')
+#: Chooses the class of a branch by its arguments.
+Choice: TypeAlias = Callable[[Mapping[str, Any]], BranchConfig]
 
-#: The published networks choose the class of a branch by the first of these strings that
-#: the name of its weights contains; if there is none, it is an InternViT6B.
-_FAMILIES: dict[str, BranchConfig] = {
-    'deit': deit_branch,
-    'beit': beit_branch,
-    'perceiver': uniperceiver_branch,
-    'convnext': convnext_branch,
+
+def _group_ends(groups: Sequence[Sequence[int]]) -> list[int]:
+    """Last block of each published group (first, last)."""
+    if not groups or not all(groups):
+        raise ValueError(
+            f'interaction_indexes {groups}: expected at least one group, none of them '
+            'empty'
+        )
+    start = 0
+    for group in groups:
+        if group[0] != start or group[-1] < start:
+            raise ValueError(
+                f'interaction_indexes {groups}: expected groups that follow each other, '
+                'starting at block 0'
+            )
+        start = group[-1] + 1
+    return [group[-1] for group in groups]
+
+
+_NETWORK: Table = {
+    'interact_attn_type': Argument(
+        'interaction.attn', 'normal', {'normal': 'regular', 'deform': 'deform'}
+    ),
+    'norm_layer': Argument('interaction.norm', None, {'none': None, None: 'LN'}),
+    'deform_num_heads': Argument('interaction.num_heads', 6),
+    'with_cffn': Argument('with_cffn', False),
+    'cffn_ratio': Argument('interaction.ffn_ratio', 0.25),
+    'interaction_drop_path_rate': Argument('interaction.drop_path_rate', 0.3),
+    'interaction_proj': Argument('interaction.proj', True),
+    'n_points': Argument('interaction.num_points', 4),
+    'deform_ratio': Argument('interaction.value_ratio', 1.0),
+    'is_dino': Argument('is_dino', False),
+    **ignored('pretrained', 'cal_flops'),
+}
+# Only one class can have a regular pyramid.
+_WITH_PYRAMID: Table = {
+    **_NETWORK,
+    'with_simple_fpn': Argument('simple', True),
+    'out_interaction_indexes': Argument('out_interactions', None, lambda x: x or []),
+}
+_IN_NETWORK: Table = {
+    'interaction_indexes': Argument('ends', values=_group_ends),
+    'real_size': Argument('size'),
+    # A network does not use outputs of a branch's own.
+    **ignored('with_fpn', 'out_indices', 'use_simple_fpn', 'output_dtype'),
+}
+_SINGLE: Table = {
+    'out_indices': Argument('out_indices', [7, 11, 15, 23]),
+    'with_fpn': Argument('with_fpn', False),
+    'use_simple_fpn': Argument('simple', True),
+    **only(output_dtype='float32', with_final_norm=False),
 }
 
 
-def _branch_by_name(kwargs: dict[str, Any], depth: int | None) -> dict[str, Any]:
-    """Config of a branch whose class is chosen by the name of its weights."""
-    pretrained = kwargs.get('pretrained') or ''
-    for part, config in _FAMILIES.items():
-        if part in pretrained:
-            return config(kwargs, depth)
-    return internvit_branch(kwargs, depth)
+def branch_arguments(num_branches: int) -> Table:
+    """The branches of a published network in our order, see ``published_names.py``."""
+    names = (f'branch{k}' for k in range(num_branches, 0, -1))
+    return {name: Argument(name) for name in names}
 
 
-def _deit_or_internvit(kwargs: dict[str, Any], depth: int | None) -> dict[str, Any]:
-    """The same for the networks that only know these two families."""
-    return (deit_branch if _is_deit(kwargs) else internvit_branch)(kwargs, depth)
-
-
-def _is_deit(branch: Mapping[str, Any]) -> bool:
-    return 'deit' in (branch.get('pretrained') or '')
-
-
-def piip_config(
-    kwargs: dict[str, Any],
+def piip(
+    kwargs: Mapping[str, Any],
     num_branches: int,
-    branch_config: BranchConfig,
+    choose: Choice,
+    options: Table = _NETWORK,
 ) -> dict[str, Any]:
-    """Config of a published network of two, three or four branches.
+    """Config of a published network of several branches.
 
-    Args:
-        kwargs: Constructor arguments.
-        num_branches: Number of branches.
-        branch_config: Translates the arguments of one branch, whose position embedding is
-            stored for its ``pretrain_img_size``.
-
-    Raises:
-        ValueError: If an argument is missing or cannot be migrated.
+    ``options`` describes its arguments except for the branches, whose classes ``choose``
+    chooses.
     """
+    table = branch_arguments(num_branches)
+    config, rest = translate(kwargs, {**options, **table})
+    refuse(rest, 'the network')
+    simple, is_dino = config.pop('simple', True), config.pop('is_dino')
+    if is_dino and not simple:
+        raise ValueError('is_dino=True with with_simple_fpn=False cannot be migrated')
+    taps = config.pop('out_interactions', [])
     branches: list[dict[str, Any]] = []
     ends: list[list[int]] = []
-    strides: list[float] = []
-    # Only the class that knows all families has a regular pyramid.
-    knows_regular = branch_config is _branch_by_name
-    regular = knows_regular and not kwargs.pop('with_simple_fpn', True)
-    taps = (knows_regular and kwargs.pop('out_interaction_indexes', None)) or []
-    for k in range(num_branches, 0, -1):
-        branch = dict(pop_required(kwargs, f'branch{k}'))
-        indexes = pop_required(branch, 'interaction_indexes')
-        if branch.pop(f'branch{k}_w_cls_token', False) and _is_deit(branch):
+    for name in table:
+        token = f'{name}_w_cls_token'
+        place, branch = translate(
+            config.pop(name), {**_IN_NETWORK, token: Argument('token', False)}
+        )
+        if place['token'] and 'deit' in (branch.get('pretrained') or ''):
             raise ValueError(
-                f'branch{k}_w_cls_token=True cannot be migrated for a DeiT branch: its '
-                'position embedding has no row for a class token'
+                f'{token}=True cannot be migrated for a DeiT branch: its position '
+                'embedding has no row for a class token'
             )
-        # Branches whose size exceeds that of the last one see its image unscaled.
-        size = pop_required(branch, 'real_size')
-        branch['img_size'] = min(size, branches[0]['img_size']) if branches else size
-        discard(branch, *_OWN_OUTPUTS)
-        ends.append(_group_ends(indexes))
-        if not branches:
-            strides = _strides(branch, [ends[0][tap] for tap in (*taps, -1)], regular)
+        make_branch = choose(branch)
+        if simple and make_branch is convnext_branch and not branches:
+            raise ValueError(
+                'with_simple_fpn=True with a ConvNeXt as the last branch cannot be '
+                'migrated: the published network has upsamplers for plain transformers '
+                'only; set with_simple_fpn=False and out_interaction_indexes'
+            )
+        size = place['size']
+        if branches:
+            # A branch whose size exceeds that of the last one sees its image unscaled.
+            size = min(size, branches[0]['img_size'])
         # Blocks after the last group exist in the published code but are never run.
-        branches.append(branch_config(branch, ends[-1][-1] + 1))
-    is_dino = kwargs.pop('is_dino', False)
-    config = dict(
+        branches.append(make_branch(branch, size, place['ends'][-1] + 1))
+        ends.append(place['ends'])
+    if branches[0]['type'] == 'PIIPConvNeXt':
+        all_strides = convnext_strides(branches[0])
+        strides = [all_strides[ends[0][tap]] for tap in (*taps, -1)]
+    else:
+        strides = pyramid_strides(branches[0]['patch_size'])
+    interaction = config['interaction']
+    if not config.pop('with_cffn'):
+        interaction['ffn_ratio'] = None
+    if interaction['attn'] == 'regular':
+        del interaction['num_points'], interaction['value_ratio']
+    if not simple:
+        config['out_interactions'] = list(taps)
+    return dict(
         type='PIIP',
         branches=branches,
-        interaction=interaction_config(kwargs),
         num_interactions=len(ends[0]),
         interaction_ends=ends,
         out_strides=strides[1:] if is_dino else strides,
+        **config,
     )
-    if regular:
-        if is_dino:
-            raise ValueError('is_dino=True with with_simple_fpn=False cannot be migrated')
-        config['out_interactions'] = list(taps)
-    discard(kwargs, 'pretrained', 'cal_flops')
-    refuse_rest(kwargs, 'the network')
-    return config
 
 
-def interaction_config(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Options of the interactions, removed from the arguments of a network."""
-    attn = kwargs.pop('interact_attn_type', 'normal')
-    check_choice('interact_attn_type', attn, ('normal', 'deform'))
-    norm = kwargs.pop('norm_layer', None)
-    check_choice('norm_layer', norm, ('none', None))
-    interaction = dict(
-        attn='deform' if attn == 'deform' else 'regular',
-        num_heads=kwargs.pop('deform_num_heads', 6),
-        ffn_ratio=kwargs.pop('cffn_ratio', 0.25),
-        drop_path_rate=kwargs.pop('interaction_drop_path_rate', 0.3),
-        proj=kwargs.pop('interaction_proj', True),
-        norm=None if norm == 'none' else 'LN',
-    )
-    if not kwargs.pop('with_cffn', False):
-        interaction['ffn_ratio'] = None
-    deform = dict(
-        num_points=kwargs.pop('n_points', 4), value_ratio=kwargs.pop('deform_ratio', 1.0)
-    )
-    if attn == 'deform':
-        interaction.update(deform)
-    return interaction
-
-
-def _four_branch_config(kwargs: dict[str, Any], variant: str) -> dict[str, Any]:
-    as_coded = {'': True, 'as coded': True, 'fixed': False, 'intended': False}
-    choice = re.split('[:,)]', variant.lower().replace('-', ' '))[0].strip()
-    if choice not in as_coded:
+def single(kwargs: Mapping[str, Any], branch: PlainClass) -> dict[str, Any]:
+    """Config of a published backbone of one branch, which returns (B, C, H, W) maps."""
+    options, rest = translate(kwargs, _SINGLE)
+    depth = {'depth': 12, **branch.defaults, **kwargs}['depth']
+    # The published code runs the blocks and keeps the maps of those in out_indices. It
+    # fails if there are none; then the last block is what a reader expects.
+    outputs = sorted({i for i in options['out_indices'] if 0 <= i < depth})
+    if not outputs or branch is uniperceiver_branch:
+        # Uni-Perceiver returns the tokens of its last block.
+        outputs = [depth - 1]
+    with_fpn = options['with_fpn']
+    # These make all levels from the last output regardless of the option.
+    if options['simple'] or (with_fpn and branch in (deit_branch, beit_branch)):
+        outputs = outputs[-1:]
+    if with_fpn and len(outputs) not in (1, 4):
         raise ValueError(
-            f"unknown variant {choice!r} of 'det.PIIPFourBranch'; choose one of "
-            f'{", ".join(map(repr, as_coded))}'
+            f'out_indices={options["out_indices"]} with depth={depth} give the maps of '
+            f'blocks {outputs}: expected one or four for a pyramid (with_fpn=True)'
         )
-    if as_coded[choice]:
-        branch4 = dict(pop_required(kwargs, 'branch4'))
-        kept = {
-            key: pop_required(branch4, key)
-            for key in ('real_size', 'interaction_indexes')
-        }
-        kwargs['branch4'] = {**kwargs.get('branch3', {}), **kept}
-    # This class builds DeiT branches regardless of the names of their weights.
-    return piip_config(kwargs, 4, deit_branch)
+    config = branch(rest, None, outputs[-1] + 1)
+    patch = config['patch_size']
+    strides = pyramid_strides(patch) if with_fpn else [patch] * len(outputs)
+    taps = dict(out_blocks=outputs) if len(outputs) > 1 else {}
+    return dict(type='ViTPyramid', branch=config, out_strides=strides, norm='LN', **taps)
 
 
-def _seg_config(kwargs: dict[str, Any], num_branches: int) -> dict[str, Any]:
-    """Config of a published network for segmentation."""
-    for k in range(1, num_branches + 1):
-        branch = kwargs[f'branch{k}'] = dict(pop_required(kwargs, f'branch{k}'))
-        if not _is_deit(branch):
-            # Its positions are stored for img_size, DeiT's for pretrain_img_size.
-            branch['pretrain_img_size'] = branch.get('img_size', 224)
-    return piip_config(kwargs, num_branches, _deit_or_internvit)
+def as_coded(kwargs: Mapping[str, Any], variant: str) -> Mapping[str, Any]:
+    """Arguments of the published four-branch class, as its code reads them.
 
-
-def _seg_three_branch_config(kwargs: dict[str, Any]) -> dict[str, Any]:
-    # This class takes the image of branch 2 and scales it up for branch 3.
-    middle, high = (
-        pop_required(dict(pop_required(dict(kwargs), f'branch{k}')), 'real_size')
-        for k in (2, 3)
+    It builds branch 4 with the settings of branch 3, unless the variant is 'fixed' or
+    'intended'; after a comma or colon come remarks.
+    """
+    variant = re.split('[:,)]', variant.lower().replace('-', ' '))[0].strip()
+    check_choice('variant', variant, ('', 'as coded', 'fixed', 'intended'))
+    if variant in ('fixed', 'intended'):
+        return kwargs
+    given, _ = translate(kwargs, {'branch4': Argument('branch4')})
+    place, _ = translate(
+        given['branch4'],
+        {key: Argument(key) for key in ('real_size', 'interaction_indexes')},
     )
+    return {**kwargs, 'branch4': {**kwargs.get('branch3', {}), **place}}
+
+
+def _seg_three_branches(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    # This class takes the image of branch 2 and scales it up for branch 3.
+    middle, high = (kwargs.get(f'branch{k}', {}).get('real_size') for k in (2, 3))
     if middle != high:
         raise ValueError(
             f'real_size {high} of branch 3 and {middle} of branch 2: the published class '
             'takes the image of branch 2 and scales it for the others, where PIIP takes '
             'the image of its first branch; only equal sizes can be migrated'
         )
-    return _seg_config(kwargs, 3)
+    return piip(kwargs, 3, _SEG)
 
 
-def _strides(
-    branch: Mapping[str, Any], outputs: Sequence[int], regular: bool
-) -> list[float]:
-    """Strides of the output maps, from the arguments of the branch that makes them.
-
-    Args:
-        branch: Arguments of the published last branch.
-        outputs: Its blocks whose maps are merged.
-        regular: Whether the pyramid is a regular one.
-
-    Raises:
-        ValueError: If the branch is a ConvNeXt and the pyramid is not.
-    """
-    if 'downsample_ratios' in branch:
-        if not regular:
-            raise ValueError(
-                'with_simple_fpn=True with a ConvNeXt as the last branch cannot be '
-                'migrated: the published network has upsamplers for plain transformers '
-                'only; set with_simple_fpn=False and out_interaction_indexes'
-            )
-        return [branch['downsample_ratios'][block] for block in outputs]
-    return pyramid_strides(branch.get('patch_size', 16))
+def _by_file_name(
+    classes: Mapping[str, BranchConfig], branch: Mapping[str, Any]
+) -> BranchConfig:
+    """The first class whose key is part of the name of the weights."""
+    name = branch.get('pretrained') or ''
+    return next(make for part, make in classes.items() if part in name)
 
 
-def _group_ends(indexes: Sequence[Sequence[int]]) -> list[int]:
-    """Last block of each published group (first, last)."""
-    start = 0
-    if not indexes or not all(indexes):
-        raise ValueError(
-            f'interaction_indexes {indexes}: expected at least one group, none of them '
-            'empty'
-        )
-    for group in indexes:
-        if group[0] != start or group[-1] < start:
-            raise ValueError(
-                f'interaction_indexes {indexes}: expected groups that follow each other, '
-                'starting at block 0'
-            )
-        start = group[-1] + 1
-    return [group[-1] for group in indexes]
+_DET = partial(_by_file_name, {'deit': deit_branch, '': internvit_branch})
+_SEG = partial(_by_file_name, {'deit': deit_branch, '': seg_internvit_branch})
+_ANY = partial(
+    _by_file_name,
+    {
+        'deit': deit_branch,
+        'beit': beit_branch,
+        'perceiver': uniperceiver_branch,
+        'convnext': convnext_branch,
+        '': internvit_branch,
+    },
+)
 
-
-#: Translations by code base and class, called with the arguments and the variant: the
-#: text after '(' in the kind.
-NETWORK_KINDS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
-    'det.PIIPTwoBranch': lambda kwargs, _: piip_config(kwargs, 2, _deit_or_internvit),
-    'det.PIIPThreeBranch': lambda kwargs, _: piip_config(kwargs, 3, _branch_by_name),
-    'det.PIIPFourBranch': _four_branch_config,
-    'seg.PIIPTwoBranch': lambda kwargs, _: _seg_config(kwargs, 2),
-    'seg.PIIPThreeBranch': lambda kwargs, _: _seg_three_branch_config(kwargs),
+#: Translations of backbones by code base and class.
+BACKBONES: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    'det.PIIPTwoBranch': partial(piip, num_branches=2, choose=_DET),
+    'det.PIIPThreeBranch': partial(
+        piip, num_branches=3, choose=_ANY, options=_WITH_PYRAMID
+    ),
+    # It builds DeiT branches whatever the names of their weights.
+    'det.PIIPFourBranch': partial(piip, num_branches=4, choose=lambda _: deit_branch),
+    'seg.PIIPTwoBranch': partial(piip, num_branches=2, choose=_SEG),
+    'seg.PIIPThreeBranch': _seg_three_branches,
+    'det.vit_models': partial(single, branch=deit_branch),
+    'det.InternViT6B': partial(single, branch=internvit_branch),
+    'det.BEiT': partial(single, branch=beit_branch),
+    'det.UnifiedBertEncoder': partial(single, branch=uniperceiver_branch),
+    'det.ConvNextHFWrapper': single_convnext,
+    'seg.vit_models': partial(single, branch=deit_branch),
+    'seg.InternViT6B': partial(single, branch=seg_internvit_branch),
 }
