@@ -252,6 +252,18 @@ def test_a_backbone_alone_is_never_half_loaded(case):
     assert 'pos_embed: (1, 9, 64) in the file' in str(error.value)
 
 
+def test_a_file_with_deeper_branches_is_refused(case):
+    config = migrate_config(case.kind, case.kwargs)
+    assert config['branches'][-1]['arch']['num_layers'] == 3
+    config['branches'][-1]['arch']['num_layers'] = 2
+    config['branches'][-1]['window_size'] = 4
+    config['interaction_ends'][-1] = [0, 1]
+    backbone = MODELS.build(config)
+    last = backbone.branches[-1].depth
+    with pytest.raises(ValueError, match=rf'left over:\n.*blocks\.{last}\.'):
+        backbone.load_state_dict(dict(case.state_dict), strict=False)
+
+
 def test_a_file_with_more_branches_says_so(case):
     backbone = MODELS.build(migrate_config(case.kind, case.kwargs))
     del backbone.branches[0]

@@ -6,6 +6,7 @@ from mmengine.registry import MODELS
 
 import piip_mm  # noqa: F401
 from piip_mm.published import migrate_config, migrate_state_dict
+from piip_mm.weights import migrate as weights_migrate
 
 
 def branch(size=64, dims=32, depth=4, ends=(1, 3), **kwargs):
@@ -25,6 +26,11 @@ def branch(size=64, dims=32, depth=4, ends=(1, 3), **kwargs):
 def vit(**kwargs):
     defaults = dict(embed_dim=32, depth=4, num_heads=4, pretrain_img_size=64)
     return migrate_config('det.vit_models', {**defaults, **kwargs})
+
+
+def test_the_former_place():
+    assert weights_migrate.migrate_config is migrate_config
+    assert weights_migrate.migrate_state_dict is migrate_state_dict
 
 
 def test_published_defaults():

@@ -120,14 +120,14 @@ def _own_index(published: str, num_branches: int) -> int:
 
 
 def _branch_rules(branch: Branch) -> list[Rule]:
-    """Rules for names inside a branch; blocks that are never run are dropped."""
+    """Rules for names inside a branch; blocks that the network removed are dropped."""
     rules = branch.weight_rules()
 
     def block(match: re.Match[str]) -> str | None:
-        return rename(match[0], rules) if int(match[1]) < branch.depth else None
+        is_removed = branch.depth <= int(match[1]) < branch.built_depth
+        return None if is_removed else rename(match[0], rules)
 
-    cls_token = 'cls_token' if branch.num_prefix_tokens else None
-    return [(r'(?:blocks|layers)\.(\d+)\..+', block), (r'cls_token', cls_token), *rules]
+    return [(r'(?:blocks|layers)\.(\d+)\..+', block), *rules]
 
 
 def _upsampler(ratios: Sequence[Fraction]) -> Callable[[re.Match[str]], str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -87,6 +88,9 @@ def migrate_state_dict(
     with torch.device('meta'):
         model = MODELS.build(dict(config))
     is_backbone = isinstance(model, Backbone)
+    for branch in (model if is_backbone else model.backbone).branch_list:
+        # The published networks have blocks after the last group, which are never run.
+        branch.built_depth = sys.maxsize
     rules = model.published_rules() if is_backbone else classifier_rules(model)
     renamed = ((rename(name, rules), tensor) for name, tensor in state_dict.items())
     return {name: tensor for name, tensor in renamed if name is not None}
