@@ -1,9 +1,8 @@
 """Analysis of models: parameters and FLOPs by part."""
 
 from .heads import count_heads
-from .measure import Count, Parts, build_on_meta, configured_shape
+from .measure import Count, Parts, build_on_meta, configured_shape, total
 from .published import PUBLISHED, RELEASED, RUN, count_backbone, count_classifier
-from .report import total
 
 __all__ = [
     'PUBLISHED',

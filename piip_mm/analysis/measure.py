@@ -214,6 +214,11 @@ def add(parts: Parts, part: str, *, params: int = 0, flops: int = 0) -> None:
     parts[part] = parts.get(part, Count()) + Count(params, flops)
 
 
+def total(parts: Parts) -> Count:
+    """Sum over the parts."""
+    return sum(parts.values(), Count())
+
+
 def part_of(name: str) -> str:
     """Part that a module or parameter belongs to, by its name in the model."""
     match name.split('.'):
