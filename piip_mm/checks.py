@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import inf
 from numbers import Real
 from typing import Any
@@ -27,6 +27,18 @@ def check_keys(name: str, given: Iterable[str], known: Iterable[str]) -> None:
         )
 
 
+def check_bool(name: str, value: object) -> None:
+    """Raise ``ValueError`` unless ``value`` is a bool: 'False' would mean True."""
+    if not isinstance(value, bool):
+        raise ValueError(f'{name}={value!r}: expected True or False')
+
+
+def check_mapping(name: str, value: object) -> None:
+    """Raise ``ValueError`` unless ``value`` is a dict of options."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f'{name}={value!r}: expected a dict of options')
+
+
 def check_int(name: str, value: object, minimum: int = 1) -> None:
     """Raise ``ValueError`` unless ``value`` is an integer of at least ``minimum``."""
     if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
@@ -42,6 +54,11 @@ def check_number(
     if not is_number or not above < value < (inf if below is None else below):
         limits = f'above {above}' + ('' if below is None else f' and below {below}')
         raise ValueError(f'{name}={value!r}: expected a number {limits}')
+
+
+def check_finite(name: str, value: Any) -> None:
+    """Raise ``ValueError`` unless ``value`` is a finite number."""
+    check_number(name, value, above=-inf)
 
 
 def check_rate(name: str, value: Any) -> None:

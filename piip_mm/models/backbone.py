@@ -10,9 +10,10 @@ from typing import Any
 import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from piip_mm.checks import check_choice
+from piip_mm.checks import check_choice, check_mapping
 from piip_mm.weights.rename import Rule, rename_state_dict
 from piip_mm.weights.report import compare
 
@@ -91,6 +92,10 @@ class Backbone(BaseModule):
         Raises:
             ValueError: If the image is too small for a branch.
         """
+        if image.ndim != 4:
+            raise ValueError(
+                f'input of shape {tuple(image.shape)}: expected images (B, 3, H, W)'
+            )
         ratios = [
             branch.img_size / self.branch_list[0].img_size for branch in self.branch_list
         ]
@@ -146,6 +151,18 @@ class Backbone(BaseModule):
         sets_grids = index == 0 and self.out_type == 'pyramid'
         min_grid = self.pyramid.min_grid if sets_grids else 1
         return self.branch_list[index].min_size * min_grid
+
+
+def build_branch(cfg: Any, name: str) -> Branch:
+    """Build a branch; raise ``ValueError`` with the name of the option if it is none."""
+    check_mapping(name, cfg)
+    branch = MODELS.build(dict(cfg))
+    if not isinstance(branch, Branch):
+        raise ValueError(
+            f'{name} is a {type(branch).__name__}, which is not a branch; use PIIPViT, '
+            'PIIPTimm or another class of piip_mm.models.branches'
+        )
+    return branch
 
 
 def _translate_published(

@@ -101,7 +101,7 @@ def plan_interactions(
     else:
         try:
             patterns = [
-                tuple(tuple((int(s), int(t)) for s, t in step) for step in pattern)
+                tuple(tuple(_edge(*edge) for edge in step) for step in pattern)
                 for pattern in direction
             ]
         except (TypeError, ValueError) as error:
@@ -159,6 +159,13 @@ def groups_read(
     for branch in outputs:
         counts[branch] = max(len(stages), 1)
     return counts
+
+
+def _edge(source: object, target: object) -> tuple[int, int]:
+    # Neither True nor '1' is the number of a branch.
+    if type(source) is not int or type(target) is not int:
+        raise ValueError(f'edge ({source!r}, {target!r}): expected numbers of branches')
+    return source, target
 
 
 def _check_pattern(pattern: Pattern, num_branches: int) -> None:

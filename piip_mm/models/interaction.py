@@ -13,7 +13,14 @@ import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from piip_mm.checks import check_choice, check_keys, check_number, check_rate
+from piip_mm.checks import (
+    check_bool,
+    check_choice,
+    check_keys,
+    check_mapping,
+    check_number,
+    check_rate,
+)
 
 from .directions import Pattern
 from .layers import CROSS_ATTENTIONS, as_map, as_tokens
@@ -92,6 +99,7 @@ class Injector(nn.Module):
         check_choice('interaction attention', attn, CROSS_ATTENTIONS)
         check_choice('interaction norm', norm, NORMS)
         check_rate('drop_path_rate', drop_path_rate)
+        check_bool('proj', proj)
         self.proj = nn.Linear(feat_dims, dims) if proj else nn.Identity()
         if proj:
             feat_dims = dims
@@ -147,6 +155,7 @@ def check_injector_options(options: Mapping[str, Any]) -> None:
         for name, parameter in signature(Injector).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     ]
+    check_mapping('interaction', options)
     check_keys('interaction', options, ['direction', *known])
     attn = options.get('attn', 'deform')
     check_choice('interaction attention', attn, CROSS_ATTENTIONS)

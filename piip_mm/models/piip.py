@@ -14,7 +14,7 @@ from torch import Tensor
 from piip_mm.checks import check_int, check_sequence
 from piip_mm.weights.rename import Rule
 
-from .backbone import Backbone
+from .backbone import Backbone, build_branch
 from .branches import Branch
 from .directions import groups_read, plan_interactions
 from .groups import (
@@ -24,7 +24,7 @@ from .groups import (
     resolve_merge_stages,
 )
 from .init import init_new_layers
-from .interaction import InteractionStage, check_injector_options
+from .interaction import Injector, InteractionStage, check_injector_options
 from .layers import as_map, as_output
 from .merging import BranchMerge
 from .published_names import piip_rules
@@ -85,7 +85,9 @@ class PIIP(Backbone):
                 f'PIIP needs at least two branches, got {len(branches)}; for a single '
                 "one use the backbone 'ViTPyramid'"
             )
-        self.branches = ModuleList([MODELS.build(dict(cfg)) for cfg in branches])
+        self.branches = ModuleList(
+            build_branch(cfg, f'branches[{index}]') for index, cfg in enumerate(branches)
+        )
         check_resolutions([branch.img_size for branch in self.branches])
         self.depths = [branch.depth for branch in self.branches]
         self.ends = resolve_group_ends(self.depths, num_interactions, interaction_ends)
@@ -99,8 +101,8 @@ class PIIP(Backbone):
             dict(merge_branches=merge_branches, out_interactions=out_interactions)
         )
 
+        check_injector_options({} if interaction is None else interaction)
         options = dict(interaction or {})
-        check_injector_options(options)
         patterns = plan_interactions(
             options.pop('direction', 'neighbours'),
             len(branches),
@@ -118,6 +120,10 @@ class PIIP(Backbone):
             )
             for stage, pattern in enumerate(patterns)
         )
+        if not any(patterns):
+            # Wrong options would go unnoticed.
+            with torch.device('meta'):
+                Injector(dims[0][-1], dims[1][-1], **options)
         init_new_layers(self.interactions)
         groups = groups_read(patterns, len(branches), merged)
         if out_type == 'pyramid':

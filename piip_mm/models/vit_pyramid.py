@@ -8,10 +8,10 @@ from typing import Any
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from piip_mm.checks import check_sequence
+from piip_mm.checks import check_int, check_sequence
 from piip_mm.weights.rename import Rule
 
-from .backbone import Backbone
+from .backbone import Backbone, build_branch
 from .branches import Branch
 from .init import init_new_layers
 from .layers import as_map, as_output
@@ -49,7 +49,9 @@ class ViTPyramid(Backbone):
     ) -> None:
         super().__init__(init_cfg)
         check_sequence('out_strides', out_strides)
-        self.branch = MODELS.build(dict(branch))
+        if not out_strides:
+            raise ValueError('out_strides is empty; give at least one stride')
+        self.branch = build_branch(branch, 'branch')
         self.out_type = out_type
         self.out_strides = tuple(out_strides)
         self.check_out_type(dict(out_blocks=out_blocks))
@@ -57,6 +59,8 @@ class ViTPyramid(Backbone):
         if out_blocks is None:
             out_blocks = [depth - 1] * len(out_strides)
         check_sequence('out_blocks', out_blocks)
+        for block in out_blocks:
+            check_int('out_blocks', block, minimum=0)
         if (
             len(out_blocks) != len(out_strides)
             or sorted(out_blocks) != list(out_blocks)

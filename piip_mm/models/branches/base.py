@@ -11,7 +11,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from piip_mm.checks import check_int
+from piip_mm.checks import check_bool, check_int
 from piip_mm.weights.pretrained import load_pretrained
 from piip_mm.weights.rename import Rule
 
@@ -79,6 +79,7 @@ class Branch(BaseModule):
         super().__init__(init_cfg)
         check_int('img_size', img_size)
         check_int('frozen_stages', frozen_stages, minimum=-1)
+        check_bool('with_cp', with_cp)
         if img_size < strides[-1]:
             raise ValueError(
                 f'img_size {img_size} is smaller than one patch of {strides[-1]} pixels; '

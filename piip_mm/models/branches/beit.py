@@ -13,6 +13,7 @@ from mmengine.registry import MODELS
 from scipy.interpolate import RectBivariateSpline
 from torch import Tensor, nn
 
+from piip_mm.checks import check_bool
 from piip_mm.weights.rename import Rule
 
 from ..layers.relative_position import RelativePositionAttention
@@ -48,6 +49,11 @@ class BEiTArch(PlainArch):
 
     qkv_bias: bool = True
     init_values: float | None = 1e-6
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        super().__post_init__()
+        check_bool('arch.qkv_bias', self.qkv_bias)
 
 
 #: Presets: BEiT v2 (arXiv 2208.06366), with the initial layer scale of the published PIIP

@@ -12,7 +12,7 @@ from mmengine.registry import MODELS
 from timm.models.convnext import ConvNeXt, ConvNeXtStage
 from torch import Tensor, nn
 
-from piip_mm.checks import check_int, check_rate, check_sequence
+from piip_mm.checks import check_finite, check_int, check_rate, check_sequence
 from piip_mm.weights.rename import Rule, rename
 
 from ..layers import as_map, as_tokens
@@ -139,6 +139,8 @@ class PIIPConvNeXt(Branch):
         geometry = resolve_arch(arch, ConvNeXtArch, CONVNEXT_ARCHS)
         check_int('in_channels', in_channels)
         check_rate('drop_path_rate', drop_path_rate)
+        if layer_scale_init_value is not None:
+            check_finite('layer_scale_init_value', layer_scale_init_value)
         super().__init__(
             img_size=img_size,
             dims=geometry.widths,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from piip_mm.checks import check_choice, check_int, check_number
+from piip_mm.checks import check_choice, check_finite, check_int, check_number
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -36,7 +36,11 @@ class PlainArch:
         """Check the values."""
         for name in ('embed_dims', 'num_layers', 'num_heads'):
             check_int(f'arch.{name}', getattr(self, name))
+        # A hidden width below 1 would make timm's Mlp take the full width.
         check_number('arch.mlp_ratio', self.mlp_ratio, above=0)
+        check_int('arch.mlp_ratio * embed_dims', int(self.mlp_ratio * self.embed_dims))
+        if self.init_values is not None:
+            check_finite('arch.init_values', self.init_values)
 
 
 def resolve_arch(

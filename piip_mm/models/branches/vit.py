@@ -11,7 +11,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from piip_mm.checks import check_choice, check_int
+from piip_mm.checks import check_bool, check_choice, check_int
 from piip_mm.weights.rename import Rule
 from piip_mm.weights.resize import resize_positions, resize_rows
 
@@ -59,6 +59,8 @@ class ViTArch(PlainArch):
         """Check the values."""
         super().__post_init__()
         check_choice('arch.norm', self.norm, BLOCK_NORMS)
+        for name in ('qkv_bias', 'qk_norm', 'cls_pos_row'):
+            check_bool(f'arch.{name}', getattr(self, name))
 
 
 def _vit(size: str, **options: Any) -> ViTArch:
@@ -152,6 +154,8 @@ class PIIPViT(PlainBranch):
     ) -> None:
         super().__init__(arch, img_size, drop_path_schedule=drop_path_schedule, **kwargs)
         check_int('pretrain_img_size', pretrain_img_size, minimum=self.min_size)
+        check_bool('with_cls_token', with_cls_token)
+        check_bool('cls_pos', cls_pos)
         if with_cls_token and any(self.windows):
             raise ValueError(
                 f'with_cls_token=True with windows of {self.windows}: a class token '

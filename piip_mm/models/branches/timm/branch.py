@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from piip_mm.checks import check_rate
+from piip_mm.checks import check_mapping, check_rate
 from piip_mm.weights.rename import Rule
 from piip_mm.weights.source import check_timm_model
 
@@ -65,6 +65,7 @@ class PIIPTimm(Branch):
     ) -> None:
         check_timm_model(model)
         check_rate('drop_path_rate', drop_path_rate)
+        check_mapping('model_kwargs', model_kwargs or {})
         reserved = [key for key in model_kwargs or {} if key in _RESERVED]
         if reserved:
             raise ValueError(
