@@ -36,9 +36,8 @@ setup(
         'timm>=1.0',
         'filelock',
         'numpy',
+        'safetensors',
         'scipy',
-        'opencv-python',
-        'pycocotools',
     ],
     extras_require={
         'det': DET,
