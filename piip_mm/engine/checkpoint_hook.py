@@ -78,4 +78,5 @@ class PublishedCheckpointHook(Hook):
             raise CheckpointError(f'the checkpoint does not fit the model: {report}')
         level = logging.WARNING if report.misfits else logging.INFO
         if published or report.misfits:
-            runner.logger.log(level, f'Checkpoint: {report}')
+            origin = ' of the published PIIP code' if published else ''
+            runner.logger.log(level, f'Checkpoint{origin}: {report}')
