@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import inf
+from math import inf, isfinite
 from numbers import Real
 from typing import Any
 
@@ -58,7 +58,9 @@ def check_number(
 
 def check_finite(name: str, value: Any) -> None:
     """Raise ``ValueError`` unless ``value`` is a finite number."""
-    check_number(name, value, above=-inf)
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not isfinite(value):
+        raise ValueError(f'{name}={value!r}: expected a finite number')
 
 
 def check_rate(name: str, value: Any) -> None:

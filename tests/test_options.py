@@ -56,13 +56,16 @@ def interaction(**options):
         (vit(arch=dict(qkv_bias=1)), 'arch.qkv_bias=1: expected True or False'),
         (vit(arch=dict(mlp_ratio=NAN)), 'arch.mlp_ratio=nan: expected a number above'),
         (vit(arch=dict(mlp_ratio=0.01)), 'mlp_ratio * embed_dims=0: expected an integer'),
-        (vit(arch=dict(init_values='a')), "arch.init_values='a': expected a number"),
-        (vit(arch=dict(init_values=NAN)), 'arch.init_values=nan: expected a number'),
+        (
+            vit(arch=dict(init_values='a')),
+            "arch.init_values='a': expected a finite number",
+        ),
+        (vit(arch=dict(init_values=NAN)), 'arch.init_values=nan: expected a finite'),
         (vit(global_attn_indexes=[True]), 'global_attn_indexes=True: expected an int'),
         (
             dict(type='PIIPConvNeXt', arch='convnext_tiny', img_size=64)
             | dict(layer_scale_init_value=INF),
-            'layer_scale_init_value=inf: expected a number',
+            'layer_scale_init_value=inf: expected a finite',
         ),
         (dict(type='PIIPTimm', model=None, img_size=64), 'model=None: expected the name'),
         (

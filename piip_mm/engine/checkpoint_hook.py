@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -12,6 +12,15 @@ from mmengine.registry import HOOKS
 from piip_mm.published.checkpoints import convert_published, is_published
 from piip_mm.weights.report import compare
 from piip_mm.weights.source import unwrap_state_dict
+
+#: Prefixes of the parameters of our backbones in a checkpoint.
+_BACKBONE = ('backbone.branches.', 'backbone.branch.')
+
+
+def has_backbone(state_dict: Mapping[str, Any]) -> bool:
+    """Whether a state dict has a backbone of ours, or a published one."""
+    own = any(name.startswith(_BACKBONE) for name in state_dict)
+    return own or is_published(state_dict)
 
 
 class CheckpointError(ValueError):
@@ -70,11 +79,12 @@ class PublishedCheckpointHook(Hook):
         checkpoint['state_dict'] = state_dict
         report = compare(state_dict, model)
         report.dropped = dropped
-        must_fit = '' if self.strict else 'backbone.'
-        # A file with another backbone gives its heads only.
-        has_part = published or any(n.startswith(must_fit) for n in report.loaded)
-        misfits = [name for name in report.misfits if name.startswith(must_fit)]
-        if not report.loaded or (has_part and misfits):
+        refused = report.misfits
+        if not self.strict:
+            # Heads may differ; of a file with another backbone only heads are loaded.
+            part = 'backbone.' if has_backbone(state_dict) else ()
+            refused = [name for name in refused if name.startswith(part)]
+        if refused or not report.loaded:
             raise CheckpointError(f'the checkpoint does not fit the model: {report}')
         level = logging.WARNING if report.misfits else logging.INFO
         if published or report.misfits:

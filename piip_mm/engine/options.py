@@ -9,13 +9,10 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import find_latest_checkpoint
 
-from piip_mm.published.checkpoints import is_published
 from piip_mm.weights.source import load_weights, unwrap_state_dict
 
+from .checkpoint_hook import has_backbone
 from .data_check import pretrained_paths, walk
-
-#: First parts of the names of our backbones' parameters in a checkpoint.
-_BACKBONE = ('backbone.branches.', 'backbone.branch.')
 
 
 def accept_published_checkpoints(
@@ -49,7 +46,7 @@ def skip_pretrained(cfg: Config) -> None:
         checkpoint = find_latest_checkpoint(cfg.work_dir)
     if checkpoint is None:
         return
-    if not cfg.get('resume') and not _has_backbone(checkpoint):
+    if not cfg.get('resume') and not _file_has_backbone(checkpoint):
         print_log(
             f'{checkpoint} does not have the backbone of the model, which keeps its '
             'pretrained weights',
@@ -63,13 +60,12 @@ def skip_pretrained(cfg: Config) -> None:
     print_log(f'{checkpoint} replaces the pretrained weights', logger='current')
 
 
-def _has_backbone(checkpoint: str) -> bool:
+def _file_has_backbone(checkpoint: str) -> bool:
     """Whether a file has a backbone of ours; assumed of one that is not there, which
     :func:`check_data` reports."""
     if '://' not in checkpoint and not Path(checkpoint).expanduser().is_file():
         return True
-    names = unwrap_state_dict(load_weights(checkpoint))
-    return is_published(names) or any(name.startswith(_BACKBONE) for name in names)
+    return has_backbone(unwrap_state_dict(load_weights(checkpoint)))
 
 
 def fetch_pretrained(cfg: Config) -> None:

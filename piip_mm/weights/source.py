@@ -178,10 +178,10 @@ def _download_lock(name: str) -> FileLock:
 
 def check_timm_model(name: str) -> None:
     """Raise ``ValueError`` with similar names unless timm has a model of this name."""
-    if isinstance(name, str) and timm.is_model(name):
-        return
     if not isinstance(name, str):
         raise ValueError(f'model={name!r}: expected the name of a timm model')
+    if timm.is_model(name):
+        return
     models = timm.list_models()
     close = [model for model in models if name in model][:5]
     close = close or get_close_matches(name, models, n=5, cutoff=0.3)
