@@ -4,6 +4,10 @@ import math
 
 import pytest
 import torch
+from mmcv.ops.multi_scale_deform_attn import (
+    MultiScaleDeformableAttnFunction,
+    multi_scale_deformable_attn_pytorch,
+)
 
 from piip_mm.models.layers import DeformableCrossAttention
 from piip_mm.ops import check_backend, deform_attn, deformable_attention
@@ -135,6 +139,20 @@ def test_the_choice_is_logged_once(monkeypatch, device, has_cuda, name, said):
 @pytest.mark.parametrize('batch, step', [(1, 1), (7, 7), (64, 64), (65, 13), (67, 1)])
 def test_the_kernel_s_step_divides_the_batch(batch, step):
     assert deform_attn._im2col_step(batch) == step
+
+
+def test_arguments_of_mmcv(monkeypatch):
+    """mmcv's operator has a twin in PyTorch that takes the same arguments."""
+
+    def twin(value, shapes, start, locations, weights, step):
+        assert shapes.dtype == start.dtype == torch.long and start.tolist() == [0]
+        return multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
+
+    monkeypatch.setattr(MultiScaleDeformableAttnFunction, 'apply', twin)
+    value, locations, weights = inputs()
+    out = deform_attn._sample_mmcv(value, (4, 6), locations, weights)
+    expected = deformable_attention(value, (4, 6), locations, weights, 'torch')
+    torch.testing.assert_close(out, expected)
 
 
 @pytest.mark.cuda

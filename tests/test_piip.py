@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 import piip_mm
 from piip_mm.models.directions import DIRECTIONS
@@ -198,6 +199,55 @@ def test_bfloat16_autocast():
         assert ours.dtype == torch.float32
         assert (ours - theirs).abs().mean() < 0.05 * theirs.abs().mean()
         assert (ours - theirs).abs().max() > 0
+
+
+@pytest.mark.parametrize('kind', ['PIIPViT', 'PIIPUniPerceiver'])
+@pytest.mark.parametrize('image_size', [64, 96])
+def test_positions_are_not_rounded_under_autocast(kind, image_size):
+    cfg = branch()
+    vit = MODELS.build({**cfg, 'type': kind, 'arch': dict(cfg['arch'], init_values=None)})
+    # Only positions are left of the tokens, and nothing of the blocks.
+    for module in (vit.patch_embed, *vit.blocks.modules()):
+        for parameter in module.parameters():
+            nn.init.zeros_(parameter)
+    image = torch.randn(1, 3, image_size, image_size)
+    exact, grid = vit.embed(image)
+    assert not torch.equal(exact, exact.bfloat16().float())
+    with torch.autocast('cpu', torch.bfloat16):
+        tokens, _ = vit.run(*vit.embed(image), 0, 4)
+    torch.testing.assert_close(tokens, exact, rtol=0, atol=0)
+
+
+class _HostCopies(TorchFunctionMode):
+    """Records calls that make a tensor of Python numbers or move one between devices."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **kwargs or {})
+        constructors = (torch.tensor, torch.as_tensor, torch.Tensor.new_tensor)
+        moved = isinstance(out, torch.Tensor) and {
+            x.device for x in args if isinstance(x, torch.Tensor)
+        } - {out.device}
+        if func in constructors or moved:
+            self.found.append(func)
+        return out
+
+
+@pytest.mark.parametrize('attn', ['deform', 'regular'])
+def test_nothing_is_copied_from_the_host(attn):
+    """On a GPU each copy would make the host wait; the meta device stands for one."""
+    with torch.device('meta'):
+        network = build(interaction=dict(num_heads=4, attn=attn))
+        image = torch.randn(2, 3, 96, 128)
+    with _HostCopies() as copies:
+        network(image)
+        assert not copies.found
+        image.new_tensor([1.0])
+        torch.ones(1, device='cpu').to(image.device)
+    assert len(copies.found) == 2
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])

@@ -105,6 +105,34 @@ def test_init_cfg_inside_a_network(tmp_path):
         torch.testing.assert_close(scale, tensors['blocks.0.gamma_2'])
 
 
+def test_default_keeps_the_grid_of_the_preset():
+    with torch.device('meta'):
+        rows = {
+            arch: MODELS.build(dict(type='PIIPViT', arch=arch, img_size=224)).pos_embed
+            for arch in ('deit3_base', 'augreg_base', 'mae_huge', 'dinov2_base')
+        }
+    assert [value.shape[1] for value in rows.values()] == [196, 577, 257, 1370]
+
+
+def test_file_of_another_grid_than_the_preset(tmp_path):
+    path = str(tmp_path / 'deit_384.pth')
+    tensors = deit_file(path, grid=6, cls_row=False)
+    message = (
+        r"deit_384.pth', pos_embed: positions for 6 x 6 tokens, but the branch stores "
+        r'14 x 14.*; set pretrain_img_size=96 to keep those of the file, or '
+        r'pretrain_img_size=224 to have them resized'
+    )
+    with pytest.raises(ValueError, match=message):
+        load_pretrained(vit(pretrain_img_size=None), path)
+    named = vit(pretrain_img_size=96)
+    load_pretrained(named, path)
+    torch.testing.assert_close(named.pos_embed, tensors['pos_embed'])
+    arch = dict(embed_dims=32, num_layers=2, num_heads=2, pos_grid=6)
+    preset = vit(arch=arch, pretrain_img_size=None)
+    load_pretrained(preset, path)
+    torch.testing.assert_close(preset.pos_embed, tensors['pos_embed'])
+
+
 def test_other_grid_and_patch(tmp_path):
     path = str(tmp_path / 'deit.pth')
     tensors = deit_file(path, grid=6, patch=14, cls_row=False)

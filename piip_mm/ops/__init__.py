@@ -4,6 +4,7 @@ from .deform_attn import (
     DEFORM_ATTN_BACKENDS,
     check_backend,
     deformable_attention,
+    filled,
     no_autocast,
 )
 
@@ -11,5 +12,6 @@ __all__ = [
     'DEFORM_ATTN_BACKENDS',
     'check_backend',
     'deformable_attention',
+    'filled',
     'no_autocast',
 ]

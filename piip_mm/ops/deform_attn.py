@@ -13,6 +13,7 @@ with zeros outside the map and pixel centres at half-integers (``align_corners=F
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 
@@ -80,6 +81,12 @@ def no_autocast(device: torch.device) -> AbstractContextManager:
     return nullcontext()
 
 
+def filled(values: Sequence[float], like: Tensor) -> Tensor:
+    """1-D tensor of the values, of the type and on the device of ``like``; unlike
+    ``torch.tensor``, it copies nothing from the host, for which a GPU would wait."""
+    return torch.cat([like.new_full((1,), value) for value in values])
+
+
 def check_backend(backend: str) -> None:
     """Fail early if a backend can never run in this installation.
 
@@ -117,10 +124,11 @@ def _sample_mmcv(
 ) -> Tensor:
     from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
 
+    start = torch.zeros(1, dtype=torch.long, device=value.device)
     return MultiScaleDeformableAttnFunction.apply(
         value.contiguous(),
-        torch.tensor([value_grid], dtype=torch.long, device=value.device),
-        torch.zeros(1, dtype=torch.long, device=value.device),
+        filled(value_grid, start)[None],
+        start,
         locations.unsqueeze(3).contiguous(),
         weights.unsqueeze(3).contiguous(),
         _im2col_step(value.shape[0]),

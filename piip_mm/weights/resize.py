@@ -28,6 +28,31 @@ def resize_kernel(kernel: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(kernel.float(), size, mode='bicubic', align_corners=False)
 
 
+def position_grid(pos_embed: Tensor) -> tuple[int, int]:
+    """Rows per side of the square grid of a (1, rows, C) position embedding, and the
+    number of rows before it, for class and distillation tokens.
+
+    Raises:
+        ValueError: If the rows do not form a square.
+    """
+    if pos_embed.ndim != 3:
+        raise ValueError(
+            f'position embedding of shape {tuple(pos_embed.shape)}: expected (1, rows, C)'
+        )
+    num_rows = pos_embed.shape[1]
+    side = math.isqrt(num_rows)
+    if side**2 != num_rows:
+        side = math.isqrt(num_rows - 1)
+    num_prefix = num_rows - side**2
+    if num_prefix > 2:
+        raise ValueError(
+            f'position embedding of {num_rows} rows: expected a square of '
+            'rows, after at most one for a class and one for a distillation token; '
+            'only square grids are supported'
+        )
+    return side, num_prefix
+
+
 def resize_positions(
     pos_embed: Tensor, grid: tuple[int, int], *, cls_row: bool = False
 ) -> Tensor:
@@ -44,20 +69,7 @@ def resize_positions(
     Raises:
         ValueError: If the rows do not form a square.
     """
-    if pos_embed.ndim != 3:
-        raise ValueError(
-            f'position embedding of shape {tuple(pos_embed.shape)}: expected (1, rows, C)'
-        )
-    side = math.isqrt(pos_embed.shape[1])
-    if side**2 != pos_embed.shape[1]:
-        side = math.isqrt(pos_embed.shape[1] - 1)
-    num_prefix = pos_embed.shape[1] - side**2
-    if num_prefix > 2:
-        raise ValueError(
-            f'position embedding of {pos_embed.shape[1]} rows: expected a square of '
-            'rows, after at most one for a class and one for a distillation token; '
-            'only square grids are supported'
-        )
+    side, num_prefix = position_grid(pos_embed)
     if num_prefix == cls_row and grid == (side, side):
         return pos_embed
     rows = resize_rows(pos_embed[:, num_prefix:], (side, side), grid)

@@ -43,6 +43,23 @@ class PlainArch:
             check_finite('arch.init_values', self.init_values)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PositionedArch(PlainArch):
+    """Geometry of a network with a position embedding.
+
+    Attributes:
+        pos_grid: Side in tokens of the square grid of positions that the network was
+            pretrained with.
+    """
+
+    pos_grid: int = 14
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        super().__post_init__()
+        check_int('arch.pos_grid', self.pos_grid)
+
+
 def resolve_arch(
     arch: str | Mapping[str, Any], kind: type[ArchT], presets: Mapping[str, ArchT]
 ) -> ArchT:

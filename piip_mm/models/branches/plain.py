@@ -9,12 +9,12 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from piip_mm.checks import check_choice, check_int, check_rate, check_sequence
-from piip_mm.weights.resize import resize_kernel
+from piip_mm.weights.resize import position_grid, resize_kernel, resize_positions
 
 from ..init import init_new_layers
 from ..layers import Block, as_tokens
 from .base import Branch
-from .geometry import PlainArch, resolve_arch
+from .geometry import PlainArch, PositionedArch, resolve_arch
 
 #: How stochastic depth is spread over L blocks: the same rate r in all of them, or
 #: r * i / (L - 1) in block i.
@@ -140,6 +140,62 @@ class PlainBranch(Branch):
             height, width = self.patch_embed.weight.shape[2:]
             return resize_kernel(tensor, (height, width))
         return tensor
+
+
+class PositionedBranch(PlainBranch):
+    """Plain transformer with a position embedding for a square grid of tokens.
+
+    Args:
+        pretrain_img_size: Side in pixels of the images that positions are stored for: a
+            grid of pretrain_img_size // patch_size tokens per side, to which those of a
+            pretrained file are resized. None stores the grid of the arch and accepts no
+            other file: resized twice, there and to each image, positions would lose
+            detail unnoticed.
+        kwargs: Further options, see :class:`PlainBranch`.
+
+    Raises:
+        ValueError: If the images are smaller than a patch; see also
+            :class:`PlainBranch`.
+    """
+
+    arch: PositionedArch
+
+    def __init__(
+        self,
+        arch: str | Mapping[str, Any],
+        img_size: int,
+        *,
+        pretrain_img_size: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(arch, img_size, **kwargs)
+        side = self.arch.pos_grid
+        if pretrain_img_size is not None:
+            check_int('pretrain_img_size', pretrain_img_size, minimum=self.min_size)
+            side = pretrain_img_size // self.min_size
+        self.pretrain_img_size = pretrain_img_size
+        self.pos_grid = (side, side)
+
+    def fit_positions(self, rows: Tensor, *, cls_row: bool = False) -> Tensor:
+        """Resize the (1, rows, C) positions of a pretrained file to the branch's grid.
+
+        Args:
+            rows: Positions of the file.
+            cls_row: See :func:`piip_mm.weights.resize.resize_positions`.
+
+        Raises:
+            ValueError: If the file has another grid than the branch and the branch no
+                ``pretrain_img_size``, or the rows do not form a square.
+        """
+        old, new = position_grid(rows)[0], self.pos_grid[0]
+        if old != new and self.pretrain_img_size is None:
+            raise ValueError(
+                f'positions for {old} x {old} tokens, but the branch stores {new} x '
+                f'{new}, the grid of its arch; set pretrain_img_size='
+                f'{old * self.min_size} to keep those of the file, or '
+                f'pretrain_img_size={new * self.min_size} to have them resized'
+            )
+        return resize_positions(rows, self.pos_grid, cls_row=cls_row)
 
 
 def drop_path_rates(rate: float, depth: int, schedule: str) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +11,12 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from piip_mm.checks import check_int
 from piip_mm.weights.rename import Rule
-from piip_mm.weights.resize import resize_positions, resize_rows
+from piip_mm.weights.resize import resize_rows
 
 from ..layers import SelfAttention
-from .geometry import PlainArch
-from .plain import PlainBranch
+from .geometry import PositionedArch
+from .plain import PositionedBranch
 
 _EPS = 1e-5
 #: Video frames of the pretrained model; an image counts as the first one.
@@ -44,7 +44,7 @@ _WEIGHT_RULES: list[Rule] = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class UniPerceiverArch(PlainArch):
+class UniPerceiverArch(PositionedArch):
     """Geometry of a Uni-Perceiver.
 
     The layer scale of the published models starts at 0, so that blocks without
@@ -62,7 +62,7 @@ UNIPERCEIVER_ARCHS: dict[str, UniPerceiverArch] = {
 
 
 @MODELS.register_module()
-class PIIPUniPerceiver(PlainBranch):
+class PIIPUniPerceiver(PositionedBranch):
     """Image encoder of Uni-Perceiver (arXiv 2112.01522).
 
     A token is ``norm(patch + spatial position + temporal position)``; the spatial
@@ -74,9 +74,7 @@ class PIIPUniPerceiver(PlainBranch):
         arch: Name of a preset (:data:`UNIPERCEIVER_ARCHS`) or the fields of
             :class:`UniPerceiverArch`.
         img_size: Side of the branch's image in pixels, see :class:`Branch`.
-        pretrain_img_size: Side of the pretraining images in pixels. Spatial positions are
-            stored for this size: (pretrain_img_size // patch_size)^2 rows.
-        kwargs: Further options, see :class:`PlainBranch`.
+        kwargs: Further options, see :class:`PositionedBranch`.
 
     Raises:
         ValueError: If an option is unknown or out of range, the heads do not divide the
@@ -93,16 +91,12 @@ class PIIPUniPerceiver(PlainBranch):
         self,
         arch: str | Mapping[str, Any],
         img_size: int,
-        *,
-        pretrain_img_size: int = 224,
         **kwargs: Any,
     ) -> None:
         super().__init__(arch, img_size, **kwargs)
-        check_int('pretrain_img_size', pretrain_img_size, minimum=self.min_size)
         dims = self.arch.embed_dims
-        side = pretrain_img_size // self.min_size
-        self.pos_grid = (side, side)
-        self.spatial_pos_embed = nn.Parameter(torch.zeros(side * side, dims))
+        num_rows = math.prod(self.pos_grid)
+        self.spatial_pos_embed = nn.Parameter(torch.zeros(num_rows, dims))
         # All frames are kept because the pretrained files contain them.
         self.temporal_pos_embed = nn.Parameter(torch.zeros(_NUM_FRAMES, dims))
         for positions in (self.spatial_pos_embed, self.temporal_pos_embed):
@@ -117,7 +111,8 @@ class PIIPUniPerceiver(PlainBranch):
         tokens, grid = self.embed_patches(image)
         spatial = resize_rows(self.spatial_pos_embed[None], self.pos_grid, grid)
         positions = spatial + self.temporal_pos_embed[0]
-        return self.embed_norm(tokens + positions.to(tokens.dtype)), grid
+        # The sum is not rounded under autocast, see PIIPViT.
+        return self.embed_norm(tokens + positions.to(self.temporal_pos_embed.dtype)), grid
 
     def weight_rules(self) -> Sequence[Rule]:
         return _WEIGHT_RULES
@@ -125,5 +120,5 @@ class PIIPUniPerceiver(PlainBranch):
     def fit_weight(self, name: str, tensor: Tensor) -> Tensor:
         """See :meth:`Branch.fit_weight`; also resizes the spatial positions."""
         if name == 'spatial_pos_embed' and len(tensor) != len(self.spatial_pos_embed):
-            return resize_positions(tensor[None], self.pos_grid)[0]
+            return self.fit_positions(tensor[None])[0]
         return super().fit_weight(name, tensor)

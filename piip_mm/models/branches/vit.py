@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,13 +12,13 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from piip_mm.checks import check_bool, check_choice, check_int
+from piip_mm.checks import check_bool, check_choice
 from piip_mm.weights.rename import Rule
-from piip_mm.weights.resize import resize_positions, resize_rows
+from piip_mm.weights.resize import resize_rows
 
 from ..layers import BLOCK_NORMS, SelfAttention
-from .geometry import PlainArch
-from .plain import PlainBranch
+from .geometry import PositionedArch
+from .plain import PositionedBranch
 
 _EPS = 1e-6
 
@@ -38,7 +39,7 @@ _WEIGHT_RULES: list[Rule] = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViTArch(PlainArch):
+class ViTArch(PositionedArch):
     """Geometry of a plain vision transformer.
 
     Attributes:
@@ -82,12 +83,13 @@ VIT_ARCHS: dict[str, ViTArch] = {
     **{f'deit_{size}': _vit(size) for size in ('tiny', 'small', 'base')},
     **{f'deit3_{size}': _vit(size) for size in ('small', 'base', 'large')},
     **{
-        f'augreg_{size}': _vit(size, cls_pos_row=True)
+        f'augreg_{size}': _vit(size, cls_pos_row=True, pos_grid=24)
         for size in ('tiny', 'small', 'base', 'large')
     },
-    **{f'mae_{size}': _vit(size, cls_pos_row=True) for size in ('base', 'large', 'huge')},
+    **{f'mae_{size}': _vit(size, cls_pos_row=True) for size in ('base', 'large')},
+    'mae_huge': _vit('huge', cls_pos_row=True, pos_grid=16),
     **{
-        f'dinov2_{size}': _vit(size, cls_pos_row=True)
+        f'dinov2_{size}': _vit(size, cls_pos_row=True, pos_grid=37)
         for size in ('small', 'base', 'large')
     },
     'internvit_6b': ViTArch(
@@ -99,12 +101,13 @@ VIT_ARCHS: dict[str, ViTArch] = {
         norm='RMS',
         qk_norm=True,
         cls_pos_row=True,
+        pos_grid=16,
     ),
 }
 
 
 @MODELS.register_module()
-class PIIPViT(PlainBranch):
+class PIIPViT(PositionedBranch):
     """Plain vision transformer: DeiT, DeiT III, AugReg, MAE, DINOv2, InternViT-6B.
 
     As a branch it has no final norm, and a class token only on request. Any image of at
@@ -114,9 +117,6 @@ class PIIPViT(PlainBranch):
     Args:
         arch: Name of a preset (:data:`VIT_ARCHS`) or the fields of :class:`ViTArch`.
         img_size: Side of the branch's image in pixels, see :class:`Branch`.
-        pretrain_img_size: Side of the pretraining images in pixels. The position
-            embedding is stored for this size: (pretrain_img_size // patch_size)^2 rows.
-            Grid and patch size of a pretrained file are read from its tensors.
         window_pad: How incomplete windows are filled, see :class:`SelfAttention`.
         with_cls_token: Whether to add a class token to the patch tokens. It has no
             position embedding unless ``cls_pos`` is set.
@@ -124,7 +124,7 @@ class PIIPViT(PlainBranch):
             the published multi-branch classifiers do not. Requires ``cls_pos_row`` in
             the arch.
         drop_path_schedule: See :class:`PlainBranch`.
-        kwargs: Further options, see :class:`PlainBranch`.
+        kwargs: Further options, see :class:`PositionedBranch`.
 
     Raises:
         ValueError: If an option is unknown or out of range, the heads do not divide the
@@ -145,7 +145,6 @@ class PIIPViT(PlainBranch):
         arch: str | Mapping[str, Any],
         img_size: int,
         *,
-        pretrain_img_size: int = 224,
         window_pad: str = 'zero_input',
         with_cls_token: bool = False,
         cls_pos: bool = False,
@@ -153,7 +152,6 @@ class PIIPViT(PlainBranch):
         **kwargs: Any,
     ) -> None:
         super().__init__(arch, img_size, drop_path_schedule=drop_path_schedule, **kwargs)
-        check_int('pretrain_img_size', pretrain_img_size, minimum=self.min_size)
         check_bool('with_cls_token', with_cls_token)
         check_bool('cls_pos', cls_pos)
         if with_cls_token and any(self.windows):
@@ -167,11 +165,8 @@ class PIIPViT(PlainBranch):
                 f'arch with cls_pos_row=True (got {self.arch.cls_pos_row})'
             )
         dims = self.arch.embed_dims
-        side = pretrain_img_size // self.min_size
-        self.pos_grid = (side, side)
-        self.pos_embed = nn.Parameter(
-            torch.zeros(1, self.arch.cls_pos_row + side * side, dims)
-        )
+        num_rows = self.arch.cls_pos_row + math.prod(self.pos_grid)
+        self.pos_embed = nn.Parameter(torch.zeros(1, num_rows, dims))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         self.embedding = ('patch_embed', 'pos_embed')
         self.cls_pos = cls_pos
@@ -197,15 +192,16 @@ class PIIPViT(PlainBranch):
 
     def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
         tokens, grid = self.embed_patches(image)
-        num_rows = self.pos_grid[0] * self.pos_grid[1]
+        num_rows = math.prod(self.pos_grid)
         rows = resize_rows(self.pos_embed[:, -num_rows:], self.pos_grid, grid)
-        tokens = tokens + rows.to(tokens.dtype)
+        # Under autocast the sum has the type of the positions, so that neither they nor
+        # the residual stream of a network without layer scale are rounded.
+        tokens = tokens + rows.to(self.pos_embed.dtype)
         if self.num_prefix_tokens:
             cls_token: Tensor = self.cls_token
             if self.cls_pos:
                 cls_token = cls_token + self.pos_embed[:, :1]
-            cls_token = cls_token.to(tokens.dtype).expand(len(tokens), -1, -1)
-            tokens = torch.cat([cls_token, tokens], 1)
+            tokens = torch.cat([cls_token.expand(len(tokens), -1, -1), tokens], 1)
         return tokens, grid
 
     def weight_rules(self) -> Sequence[Rule]:
@@ -216,6 +212,5 @@ class PIIPViT(PlainBranch):
     def fit_weight(self, name: str, tensor: Tensor) -> Tensor:
         """See :meth:`Branch.fit_weight`; also resizes the position embedding."""
         if name == 'pos_embed':
-            cls_row = self.arch.cls_pos_row
-            return resize_positions(tensor, self.pos_grid, cls_row=cls_row)
+            return self.fit_positions(tensor, cls_row=self.arch.cls_pos_row)
         return super().fit_weight(name, tensor)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from piip_mm.checks import check_divisible, check_int, check_number
-from piip_mm.ops import check_backend, deformable_attention, no_autocast
+from piip_mm.ops import check_backend, deformable_attention, filled, no_autocast
 
 
 class DeformableCrossAttention(nn.Module):
@@ -113,10 +113,8 @@ class DeformableCrossAttention(nn.Module):
             offsets = offsets.unflatten(-1, (*per_point, 2))
             logits = _linear_fp32(self.attention_weights, query_BQC)
             weights = logits.unflatten(-1, per_point).softmax(-1)
-            height, width = feat_grid
-            locations = _centres(query_grid, offsets)[:, None, None] + offsets / (
-                offsets.new_tensor([width, height])
-            )
+            centres = _centres(query_grid, offsets)[:, None, None]
+            locations = centres + offsets / filled(feat_grid[::-1], offsets)
         value = self.value_proj(feat_BNF).unflatten(-1, (self.num_heads, -1))
         out = deformable_attention(value, feat_grid, locations, weights, self.backend)
         return self.output_proj(out)

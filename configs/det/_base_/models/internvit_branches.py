@@ -1,8 +1,10 @@
 # InternViT-6B (arXiv 2312.14238); configs add img_size. Patches are resized from 14 to 16
-# pixels. The released models attend globally; in the papers they had windows.
+# pixels, positions to the grid of 224 pixels in such patches. The released models attend
+# globally; in the papers they had windows.
 internvit_6b = dict(
     type='PIIPViT',
     arch='internvit_6b',
+    pretrain_img_size=224,
     drop_path_rate=0.4,
     drop_path_schedule='linear',
     with_cp=True,

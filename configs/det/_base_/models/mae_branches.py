@@ -1,6 +1,6 @@
 # The branches of the published MAE models (arXiv 2111.06377), pretrained on ImageNet-1k
 # without labels; configs add img_size and window_size. Patches of MAE-H are resized from
-# 14 to 16 pixels.
+# 14 to 16 pixels, its positions to the grid of 224 pixels in such patches.
 mae_base = dict(
     type='PIIPViT',
     arch='mae_base',
@@ -26,6 +26,7 @@ mae_large = dict(
 mae_huge = dict(
     type='PIIPViT',
     arch='mae_huge',
+    pretrain_img_size=224,
     drop_path_rate=0.4,
     drop_path_schedule='linear',
     with_cp=True,
