@@ -211,7 +211,7 @@ def test_positions_are_not_rounded_under_autocast(kind, image_size):
         for parameter in module.parameters():
             nn.init.zeros_(parameter)
     image = torch.randn(1, 3, image_size, image_size)
-    exact, grid = vit.embed(image)
+    exact, _ = vit.embed(image)
     assert not torch.equal(exact, exact.bfloat16().float())
     with torch.autocast('cpu', torch.bfloat16):
         tokens, _ = vit.run(*vit.embed(image), 0, 4)
