@@ -5,13 +5,14 @@ registries of mmdet, mmseg and mmpretrain find it. In a config:
 ``custom_imports = dict(imports=['piip_mm'])``.
 """
 
-from .compat import apply_compat
+# Before anything imports timm, torchvision or mmcv.
+from . import startup  # isort: skip
+from . import engine, models
+from .compat import allow_mmengine_checkpoints, register_configs
 
 __version__ = '0.1.0'
 
-# Before anything imports timm or torchvision.
-apply_compat()
+allow_mmengine_checkpoints()
+register_configs()
 
-from . import engine, models  # noqa: E402
-
-__all__ = ['__version__', 'engine', 'models']
+__all__ = ['__version__', 'engine', 'models', 'startup']

@@ -1,61 +1,26 @@
-"""Fixes for running the OpenMMLab stack on a current PyTorch.
-
-Each fix applies only where its problem occurs and changes nothing else.
-"""
+"""What MMEngine needs to read its own checkpoints, and the configs of this package."""
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
-from importlib.util import find_spec
-from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.logging import HistoryBuffer
-
-# Operators whose schemas torchvision looks up while it is being imported.
-_TORCHVISION_OPS = {
-    'nms': '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
-    'qnms': '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
-}
 
 # Statistics that every HistoryBuffer registers.
 _STATISTICS = ('min', 'max', 'current', 'mean')
 
 
-def apply_compat() -> None:
-    """Make torchvision importable and MMEngine's checkpoints loadable."""
-    _define_torchvision_ops()
-    _allow_mmengine_checkpoints()
+def register_configs() -> None:
+    """Let MMEngine find configs as 'piip_mm::det/NAME.py', as those of OpenMMLab."""
+    MODULE2PACKAGE['piip_mm'] = 'piip_mm'
 
 
-def _define_torchvision_ops() -> None:
-    """Make torchvision importable with a CPU build of PyTorch.
-
-    PyPI has torchvision for CUDA only: without the CUDA libraries its operators cannot be
-    loaded, and importing it fails. Once their schemas are defined, transforms and models
-    work, which is all that timm and mmpretrain need. ``torchvision.ops.nms`` remains
-    unavailable; the detectors use mmcv's.
-    """
-    if torch.version.cuda or torch.version.hip or 'torchvision' in sys.modules:
-        return
-    spec = find_spec('torchvision')
-    if spec is None or spec.origin is None:
-        return
-    try:
-        for library in Path(spec.origin).parent.glob('_C*.so'):
-            torch.ops.load_library(library)
-    except OSError:
-        pass
-    for name, schema in _TORCHVISION_OPS.items():
-        if not hasattr(torch.ops.torchvision, name):
-            torch.library.define(f'torchvision::{name}', schema)
-
-
-def _allow_mmengine_checkpoints() -> None:
+def allow_mmengine_checkpoints() -> None:
     """Let ``torch.load(weights_only=True)`` read what MMEngine's runner saves.
 
     Besides tensors, checkpoints contain the log's ``HistoryBuffer`` objects and NumPy

@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -64,7 +65,7 @@ def load_config(args: argparse.Namespace) -> Config:
             'CPU use --launcher pytorch (tools/dist_train.sh, tools/dist_test.sh)'
         )
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = Config.fromfile(args.config)
+    cfg = Config.fromfile(find_config(args.config))
     cfg.merge_from_dict(args.cfg_options)
     cfg.launcher = args.launcher
     # As in mmdetection: command line, then config, then the config's name.
@@ -74,6 +75,41 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
     expand_custom_data(cfg)
     return cfg
+
+
+def shipped(name: str) -> Path:
+    """The folder 'configs' or 'tools' of the installed package, or of the checkout."""
+    package = Path(__file__).parents[1]
+    folder = package / '.mim' / name
+    return folder if folder.is_dir() else package.parent / name
+
+
+def find_config(config: str) -> str:
+    """Path of a config.
+
+    Args:
+        config: A path; or a config of this package by its name, 'piip_sbl_maskrcnn_1x',
+            or in MMEngine's form, 'piip_mm::det/piip_sbl_maskrcnn_1x.py'.
+
+    Raises:
+        FileNotFoundError: If there is neither a file nor a config of that name; lists
+            similar names.
+    """
+    if Path(config).is_file():
+        return config
+    name = Path(config.removeprefix('piip_mm::')).stem
+    paths = {
+        path.stem: str(path)
+        for path in sorted(shipped('configs').rglob('*.py'))
+        if '_base_' not in path.parts
+    }
+    if name in paths and (name == config or '::' in config):
+        return paths[name]
+    similar = ', '.join(get_close_matches(name, paths)) or 'none'
+    raise FileNotFoundError(
+        f'there is no config file {config!r} here and no config of that name in piip_mm; '
+        f'similar names: {similar}'
+    )
 
 
 @contextmanager

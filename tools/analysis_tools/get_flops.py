@@ -17,7 +17,7 @@ from piip_mm import analysis
 from piip_mm.analysis import RUN, Count, Parts, total
 from piip_mm.analysis.heads import Heads
 from piip_mm.analysis.published import COLUMNS
-from piip_mm.engine.launch import user_errors
+from piip_mm.engine.launch import find_config, user_errors
 
 #: What one FLOP is.
 FLOP_NOTE = (
@@ -71,7 +71,7 @@ def main() -> None:
     # Only warnings: the tables are what is to be read.
     MMLogger.get_instance('get_flops', log_level='WARNING')
     with user_errors():
-        cfg = Config.fromfile(args.config)
+        cfg = Config.fromfile(find_config(args.config))
         cfg.merge_from_dict(args.cfg_options)
         init_default_scope(cfg.get('default_scope', 'mmengine'))
         if 'backbone' not in cfg.get('model', {}):

@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from tqdm import tqdm
 
-from piip_mm.engine.launch import user_errors
+from piip_mm.engine.launch import find_config, user_errors
 from piip_mm.published.checkpoints import convert_published, is_published
 from piip_mm.weights.report import compare
 from piip_mm.weights.source import read_file, unwrap_state_dict
@@ -49,7 +49,7 @@ def convert(config: str, checkpoint: str, out: Path) -> str:
         ValueError: If the checkpoint is none of the published code or does not fit the
             model.
     """
-    cfg = Config.fromfile(config)
+    cfg = Config.fromfile(find_config(config))
     if not Path(checkpoint).is_file():
         raise FileNotFoundError(f'there is no checkpoint {checkpoint!r}')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
