@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from piip_mm.checks import check_choice, check_mapping
 from piip_mm.weights.rename import Rule, rename_state_dict
-from piip_mm.weights.report import compare
+from piip_mm.weights.report import check_values, compare
 
 from .branches import Branch
 from .published_names import is_published_backbone
@@ -42,7 +42,7 @@ class Backbone(BaseModule):
 
     def __init__(self, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
-        self.register_load_state_dict_pre_hook(_translate_published)
+        self.register_load_state_dict_pre_hook(_check_and_translate)
 
     @property
     @abstractmethod
@@ -165,24 +165,26 @@ def build_branch(cfg: Any, name: str) -> Branch:
     return branch
 
 
-def _translate_published(
+def _check_and_translate(
     module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any
 ) -> None:
     """State-dict pre-hook: translate a published backbone's names in place.
 
     Raises:
-        ValueError: If the weights do not fit; the message lists tensors that are missing,
-            left over or of another shape.
+        ValueError: If published weights do not fit; the message lists tensors that are
+            missing, left over or of another shape. If any weights are not finite numbers.
     """
     assert isinstance(module, Backbone)
-    published: Mapping[str, Tensor] = {
+    given: Mapping[str, Tensor] = {
         name.removeprefix(prefix): tensor
         for name, tensor in state_dict.items()
         if name.startswith(prefix)
     }
-    if not is_published_backbone(published):
+    if not is_published_backbone(given):
+        check_values(given, module)
         return
-    converted, dropped = rename_state_dict(published, module.published_rules())
+    converted, dropped = rename_state_dict(given, module.published_rules())
+    check_values(converted, module)
     report = compare(converted, module)
     report.dropped = dropped
     if report.misfits:
@@ -190,7 +192,7 @@ def _translate_published(
             'the weights of the published PIIP code do not fit the '
             f'{type(module).__name__} of the config: {report}'
         )
-    for name in published:
+    for name in given:
         del state_dict[prefix + name]
     state_dict.update({prefix + name: tensor for name, tensor in converted.items()})
     print_log(f'Published PIIP backbone: {report.summary()}', logger='current')

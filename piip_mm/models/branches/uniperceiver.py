@@ -124,6 +124,6 @@ class PIIPUniPerceiver(PlainBranch):
 
     def fit_weight(self, name: str, tensor: Tensor) -> Tensor:
         """See :meth:`Branch.fit_weight`; also resizes the spatial positions."""
-        if name == 'spatial_pos_embed' and len(tensor) != len(self.spatial_pos_embed):
+        if name == 'spatial_pos_embed' and tensor.shape != self.spatial_pos_embed.shape:
             return resize_positions(tensor[None], self.pos_grid)[0]
         return super().fit_weight(name, tensor)
