@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from piip_mm.checks import check_bool, check_sequence
 from piip_mm.published.checkpoints import convert_published, is_published
 from piip_mm.weights.report import check_values, compare
 from piip_mm.weights.source import errors_in, unwrap_state_dict
@@ -44,6 +45,9 @@ class PublishedCheckpointHook(Hook):
     priority = 'VERY_HIGH'
 
     def __init__(self, strict: bool = False, ignore: Sequence[str] = ()) -> None:
+        check_bool('strict', strict)
+        # A string would be taken for its letters.
+        check_sequence('ignore', ignore)
         self.strict = strict
         self.ignore = tuple(ignore)
 

@@ -13,7 +13,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from piip_mm.checks import check_choice, check_mapping
+from piip_mm.checks import OptionErrors, check_choice, check_mapping
 from piip_mm.weights.rename import Rule, rename_state_dict
 from piip_mm.weights.report import check_values, compare
 
@@ -25,7 +25,7 @@ from .pyramid import Pyramid
 OUT_TYPES = ('pyramid', 'maps', 'cls_tokens')
 
 
-class Backbone(BaseModule):
+class Backbone(BaseModule, metaclass=OptionErrors):
     """A network of one or more branches, each of which sees the image at its own size.
 
     A state dict of the published PIIP code is recognised and translated however it is
@@ -90,11 +90,16 @@ class Backbone(BaseModule):
             ``img_size`` to the first branch's; the image itself if r is 1.
 
         Raises:
-            ValueError: If the image is too small for a branch.
+            ValueError: If the image is too small for a branch, or has integer pixels.
         """
         if image.ndim != 4:
             raise ValueError(
                 f'input of shape {tuple(image.shape)}: expected images (B, 3, H, W)'
+            )
+        if not image.is_floating_point():
+            raise ValueError(
+                f'input of type {image.dtype}: expected floating-point images, with mean '
+                'and standard deviation as in the data_preprocessor of the config'
             )
         ratios = [
             branch.img_size / self.branch_list[0].img_size for branch in self.branch_list
@@ -156,13 +161,22 @@ class Backbone(BaseModule):
 def build_branch(cfg: Any, name: str) -> Branch:
     """Build a branch; raise ``ValueError`` with the name of the option if it is none."""
     check_mapping(name, cfg)
-    branch = MODELS.build(dict(cfg))
-    if not isinstance(branch, Branch):
+    kind = cfg.get('type')
+    with MODELS.switch_scope_and_registry(cfg.get('_scope_')) as registry:
+        kind = registry.get(kind) if isinstance(kind, str) else kind
+    if not (isinstance(kind, type) and issubclass(kind, Branch)):
+        known = [
+            key
+            for key, value in MODELS.module_dict.items()
+            if isinstance(value, type) and issubclass(value, Branch)
+        ]
         raise ValueError(
-            f'{name} is a {type(branch).__name__}, which is not a branch; use PIIPViT, '
-            'PIIPTimm or another class of piip_mm.models.branches'
+            f'{name}.type={cfg.get("type")!r}: expected a branch: {", ".join(known)}'
         )
-    return branch
+    try:
+        return MODELS.build(dict(cfg))
+    except ValueError as error:
+        raise ValueError(f'{name}: {error}') from error
 
 
 def _check_and_translate(

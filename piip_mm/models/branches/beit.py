@@ -102,7 +102,8 @@ class PIIPBEiT(PlainBranch):
             raise ValueError(
                 f'window_size={window_size!r}: block {self.windows.index(None)} has no '
                 'window, which its table of relative positions requires; for global '
-                'attention, give the side of the grid in tokens'
+                'attention, give the side of the grid in tokens instead of None or '
+                'global_attn_indexes'
             )
 
         def attention(window: int | None) -> nn.Module:
