@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -103,7 +104,9 @@ def check_values(state_dict: Mapping[str, Tensor], model: Any) -> None:
     PyTorch copies any number into a parameter: of integers, float weights become 0.
     """
     faults = []
-    for name, here in model.state_dict().items():
+    # Not from state_dict(), for which FSDP would gather the parameters of all processes.
+    parts = (model.named_parameters, model.named_buffers)
+    for name, here in chain(*(part(remove_duplicate=False) for part in parts)):
         if (tensor := state_dict.get(name)) is None:
             continue
         kind = _KINDS.get(tensor.dtype)
