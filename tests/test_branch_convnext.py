@@ -317,7 +317,7 @@ def test_weights_of_another_family_are_refused(reference, tmp_path):
         ),
         (
             dict(arch=dict(depths=DEPTHS, dims=(8, 0, 8, 8))),
-            r'arch.dims=0: expected an integer of at least 1',
+            r'arch.dims\[1\]=0: expected an integer of at least 1',
         ),
         (dict(drop_path_rate=1.0), r'drop_path_rate=1.0: expected a probability'),
         (dict(frozen_stages=11), r'frozen_stages=11: expected -1 \(none\) to 10'),

@@ -23,7 +23,11 @@ from mmengine.runner import Runner, get_priority, load_checkpoint
 from piip_mm.engine import PublishedCheckpointHook
 from piip_mm.engine.checkpoint_hook import CheckpointError
 from piip_mm.engine.launch import user_errors
-from piip_mm.engine.options import accept_published_checkpoints, skip_pretrained
+from piip_mm.engine.options import (
+    accept_published_checkpoints,
+    checkpoint_names,
+    skip_pretrained,
+)
 from piip_mm.published import migrate_config
 from piip_mm.published.checkpoints import convert_published, is_published
 from piip_mm.weights.report import compare
@@ -129,8 +133,32 @@ def test_code_in_a_checkpoint_is_not_executed(case, tmp_path):
     torch.save({'state_dict': {'a': torch.zeros(1)}, 'code': logging.Formatter()}, path)
     with pytest.raises(UnpicklingError, match='Weights only load failed'):
         Runner.load_checkpoint(SimpleNamespace(), str(path))
-    with pytest.raises(SystemExit, match='code in files is not executed'), user_errors():
-        torch.load(path)
+    with pytest.raises(SystemExit, match=r'code.pth .* not executed'), user_errors():
+        checkpoint_names(str(path))
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ({'optimizer': {}}, r"c.pth: the file holds no weights.*found the keys \['optim"),
+        (
+            {'state_dict': {'a': torch.ones(1), 'b': None}},
+            r"c.pth: entry 'b' of type Non",
+        ),
+        (None, r'c.pth is damaged or incomplete'),
+    ],
+)
+def test_a_checkpoint_is_read_before_the_run(tmp_path, content, message):
+    path = tmp_path / 'c.pth'
+    path.write_bytes(b'')
+    if content is not None:
+        torch.save(content, path)
+    for resume in (True, False):
+        cfg = Config(dict(model={}, load_from=str(path), resume=resume))
+        with pytest.raises(ValueError, match=message):
+            skip_pretrained(cfg)
+    assert checkpoint_names(str(tmp_path / 'gone.pth')) is None
+    assert checkpoint_names('s3://bucket/c.pth') is None
 
 
 def test_published_files_hold_nothing_to_resume_from(case):
@@ -200,6 +228,31 @@ def test_dropped_parameters_are_reported(case, tmp_path):
     converted, dropped = convert_published(state_dict, model)
     assert len(dropped) == 6 and all('.fpn1.' in name for name in dropped)
     assert not compare(converted, model).misfits
+
+
+@pytest.mark.parametrize('is_published', [True, False])
+@pytest.mark.parametrize('through_hook', [True, False])
+def test_checkpoints_with_other_values(case, tmp_path, is_published, through_hook):
+    model = detector(case)
+    tensors = published(case, model) if is_published else model.state_dict()
+    prefix = 'backbone.branch3.' if is_published else 'backbone.branches.0.'
+    message = r'branches.0.pos_embed has 1 of 800 values NaN or infinite'
+    pos_embed = tensors[f'{prefix}pos_embed'].clone()
+    pos_embed[0, 1, 2] = float('nan')
+    weight = tensors[f'{prefix}blocks.0.mlp.fc1.weight'].char()
+    faulty = {
+        f'{prefix}pos_embed': pos_embed,
+        f'{prefix}blocks.0.mlp.fc1.weight': weight,
+    }
+    tensors = dict(tensors) | faulty
+    if through_hook:
+        with pytest.raises(CheckpointError, match=message) as error:
+            load({'state_dict': tensors}, model, tmp_path)
+    else:
+        with pytest.raises(ValueError, match=message) as error:
+            model.load_state_dict(tensors)
+    assert '2 tensors cannot be loaded' in str(error.value)
+    assert 'fc1.weight is torch.int8 in the file, torch.float32 here' in str(error.value)
 
 
 def test_our_own_checkpoints_stay_as_they_are(case, tmp_path):

@@ -131,12 +131,19 @@ def test_config_without_custom_is_left_alone():
         (dict(classes=['RBC', 'RBC']), 'expected different names'),
         (dict(classes=[]), 'expected different names'),
         (dict(img_dir='x'), r"unknown fields \['img_dir'\].*train_ann"),
+        (dict(train_ann=5), 'custom.train_ann=5: expected a path'),
+        (dict(val_img=None), 'custom.val_img=None: expected a path'),
         (dict(val_ann=None), r"fields without a value \['val_ann'\]"),
     ],
 )
 def test_wrong_values(root, custom, message):
     with pytest.raises(ValueError, match=message):
         expand_custom_data(load(root, **custom))
+
+
+def test_a_list_instead_of_fields():
+    with pytest.raises(ValueError, match=r'custom=\[5\]: expected a dict of options'):
+        expand_custom_data(Config(dict(custom=[5])))
 
 
 def test_missing_files_are_listed_with_the_fix(root):

@@ -158,13 +158,28 @@ def test_table_is_logged_once(caplog):
     [
         (
             dict(num_layers=24),
-            r"unknown paramwise_cfg \['num_layers'\].*layer_decay_rate",
+            r"unknown keys \['num_layers'\] of paramwise_cfg.*layer_decay_rate",
         ),
-        (dict(layer_decay_rate=1.5), r'layer_decay_rate 1\.5: expected .*\(0, 1\]'),
-        (dict(layer_decay_rate=0), r'layer_decay_rate 0: expected'),
+        (dict(layer_decay_rate=1.5), r'layer_decay_rate=1\.5: expected .*\(0, 1\]'),
+        (dict(layer_decay_rate=0), r'layer_decay_rate=0: expected'),
         (
             dict(custom_keys={'head': dict(lr=1)}),
-            r"unknown fields \['lr'\] of custom_keys\['head'\].*lr_mult",
+            r"unknown keys \['lr'\] of custom_keys\['head'\].*lr_mult",
+        ),
+        ([0.5], r'paramwise_cfg=\[0.5\]: expected a dict'),
+        (dict(layer_decay_rate=True), 'layer_decay_rate=True: expected a number'),
+        (dict(layer_decay_rate='0.9'), "layer_decay_rate='0.9': expected a number"),
+        (dict(layer_decay_rate=float('nan')), 'layer_decay_rate=nan: expected a number'),
+        (dict(decay_pos_embed='False'), "decay_pos_embed='False': expected True or Fal"),
+        (dict(custom_keys=['head']), r"custom_keys=\['head'\]: expected a dict"),
+        (dict(custom_keys={'head': 0.1}), r"custom_keys\['head'\]=0.1: expected a dict"),
+        (
+            dict(custom_keys={'head': dict(lr_mult='10')}),
+            r"custom_keys\['head'\].lr_mult='10': expected a finite number of at least 0",
+        ),
+        (
+            dict(custom_keys={'head': dict(decay_mult=-1)}),
+            r"custom_keys\['head'\].decay_mult=-1: expected a finite number of at least",
         ),
     ],
 )

@@ -169,7 +169,7 @@ def test_predictions():
         (lambda: PIIPSeparateHead(0, [4]), r'num_classes=0: expected an integer of'),
         (lambda: PIIPSeparateHead(3, 4), r'in_channels=4: expected a list'),
         (lambda: PIIPSeparateHead(3, []), r'in_channels is empty'),
-        (lambda: PIIPSeparateHead(3, [4, 0]), r'in_channels=0: expected an integer'),
+        (lambda: PIIPSeparateHead(3, [4, 0]), r'in_channels\[1\]=0: expected an integer'),
         (
             lambda: PIIPSeparateHead(3, [4], token='patch'),
             r"unknown token 'patch'; choose one of 'cls', 'first_patch', 'mean'",

@@ -35,12 +35,12 @@ def interaction(**options):
         (network(branches=[vit(), 'vit']), "branches[1]='vit': expected a dict"),
         (
             network(branches=[vit(), dict(type='ViTPyramid', branch=vit())]),
-            'branches[1] is a ViTPyramid, which is not a branch; use PIIPViT',
+            "branches[1].type='ViTPyramid': expected a branch: PIIPBEiT",
         ),
         (network(interaction=5), 'interaction=5: expected a dict of options'),
         (network(interaction=[]), 'interaction=[]: expected a dict of options'),
-        (network(out_strides=[NAN]), 'out_strides=nan: expected a number above 0'),
-        (network(out_strides=[INF]), 'out_strides=inf: expected a number above 0'),
+        (network(out_strides=[NAN]), 'out_strides[0]=nan: expected a number above 0'),
+        (network(out_strides=[INF]), 'out_strides[0]=inf: expected a number above 0'),
         (interaction(proj='False'), "proj='False': expected True or False"),
         (
             network(num_interactions=0, interaction=dict(num_heads=4, ffn_ratio=-1)),
@@ -61,7 +61,7 @@ def interaction(**options):
             "arch.init_values='a': expected a finite number",
         ),
         (vit(arch=dict(init_values=NAN)), 'arch.init_values=nan: expected a finite'),
-        (vit(global_attn_indexes=[True]), 'global_attn_indexes=True: expected an int'),
+        (vit(global_attn_indexes=[True]), 'global_attn_indexes[0]=True: expected an int'),
         (
             dict(type='PIIPConvNeXt', arch='convnext_tiny', img_size=64)
             | dict(layer_scale_init_value=INF),
@@ -77,7 +77,7 @@ def interaction(**options):
         (dict(type='ViTPyramid', branch=vit(), out_strides=[]), 'out_strides is empty'),
         (
             dict(type='ViTPyramid', branch=vit(), out_blocks=['0', 1, 2, 3]),
-            "out_blocks='0': expected an integer",
+            "out_blocks[0]='0': expected an integer",
         ),
     ],
 )

@@ -215,10 +215,10 @@ def test_blocks_after_the_last_level_are_not_built():
             dict(out_type='maps', merge_branches=[0]),
             r"'merge_branches': \[0\]\} are .* not of 'maps'",
         ),
-        (dict(merge_branches=[True]), r'merge_branches=True: expected an integer'),
+        (dict(merge_branches=[True]), r'merge_branches\[0\]=True: expected an integer'),
         (
             dict(interaction_ends=[[0.0, 1, 2, 3]] * 2),
-            r'branch 0=0.0: expected an integer',
+            r'interaction_ends\[0\]\[0\]=0.0: expected an integer',
         ),
         (dict(out_interactions=[0, 1]), r'\(0, 1\) for 4 out_strides; name one'),
         (dict(out_interactions=[0, 2, 1]), r'increasing numbers from 0 to 2'),

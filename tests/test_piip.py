@@ -356,7 +356,7 @@ BUILD_ERRORS = {
     r'value width .*int\(32 \* 0\.5\).* 16 is not divisible by num_heads 5': dict(
         interaction=dict(num_heads=5)
     ),
-    r"unknown interaction attention 'window'; choose one of 'deform', 'regular'": dict(
+    r"unknown interaction attn 'window'; choose one of 'deform', 'regular'": dict(
         interaction=dict(attn='window')
     ),
     r"unknown direction 'up'; choose one of 'neighbours', 'alternating', 'cycle'": dict(
@@ -437,7 +437,7 @@ BUILD_ERRORS = {
     ),
     r"branches='ab': expected a list": dict(branches='ab'),
     r'out_strides=16: expected a list': dict(out_strides=16),
-    r"out_strides='4': expected a number above 0": dict(out_strides=['4']),
+    r"out_strides\[0\]='4': expected a number above 0": dict(out_strides=['4']),
     r'merge_branches \[0, 0\]: expected different branches': dict(merge_branches=[0, 0]),
     r'interaction_ends are given, but num_interactions=0': dict(
         interaction_ends=[[3], [3], [7]], num_interactions=0

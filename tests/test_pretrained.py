@@ -1,6 +1,7 @@
 """Loading pretrained plain vision transformers into branches."""
 
 import json
+import re
 
 import golden
 import pytest
@@ -118,7 +119,7 @@ def test_file_of_another_grid_than_the_preset(tmp_path):
     path = str(tmp_path / 'deit_384.pth')
     tensors = deit_file(path, grid=6, cls_row=False)
     message = (
-        r"deit_384.pth', pos_embed: positions for 6 x 6 tokens, but the branch stores "
+        r'deit_384.pth, pos_embed: positions for 6 x 6 tokens, but the branch stores '
         r'14 x 14.*; set pretrain_img_size=96 to keep those of the file, or '
         r'pretrain_img_size=224 to have them resized'
     )
@@ -161,7 +162,8 @@ def test_errors(tmp_path):
         load_pretrained(vit(arch=no_bias), path)
     torch.save({'layer1.0.conv1.weight': torch.zeros(1)}, path)
     with pytest.raises(
-        ValueError, match=r"' has layer1.0.conv1.weight, which .* any file of plain"
+        ValueError,
+        match=r': the file has layer1.0.conv1.weight, which .* any file of plain',
     ):
         load_pretrained(vit(), path)
 
@@ -191,6 +193,10 @@ def test_layer_scales_of_a_file_are_never_dropped(tmp_path):
     [
         ((1, 15, 32), r'of 15 rows: expected a square'),
         ((17, 32), r'expected \(1, rows, C\)'),
+        ((1, 0, 32), r'expected \(1, rows, C\)'),
+        ((2, 17, 32), r'expected \(1, rows, C\)'),
+        ((1, 16, 16, 32), r'expected \(1, rows, C\)'),
+        ((), r'expected \(1, rows, C\)'),
     ],
 )
 def test_positions_of_another_kind(tmp_path, shape, message):
@@ -213,3 +219,118 @@ def test_init_cfg_in_a_list(tmp_path):
     branch = vit(init_cfg=[dict(type='Xavier', layer='Linear'), weights])
     with pytest.raises(ValueError, match='has other entries next to the pretrained'):
         branch.init_weights()
+
+
+NAME = 'blocks.0.attn.qkv.weight'
+
+
+def test_any_precision_of_floating_point_loads(tmp_path):
+    path = tmp_path / 'deit.pth'
+    tensors = deit_file(path)
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        torch.save({n: t.to(dtype) for n, t in tensors.items()}, path)
+        branch = vit()
+        load_pretrained(branch, path)
+        weight = branch.blocks[0].attn.qkv.weight
+        torch.testing.assert_close(weight, tensors[NAME].to(dtype).float())
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda x: x.int(), f'{NAME} is torch.int32 in the file, torch.float32 here'),
+        (lambda x: x.bool(), f'{NAME} is torch.bool in the file, torch.float32 here'),
+        (lambda x: x.to(torch.complex64), f'{NAME} is torch.complex64 in the file'),
+        (lambda x: x.to(torch.float8_e4m3fn), f'{NAME} is torch.float8_e4m3fn in the'),
+        (
+            lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8),
+            f'{NAME} is torch.qint8 in the file',
+        ),
+        (
+            lambda x: x.index_fill(0, torch.tensor([3]), float('nan')),
+            f'{NAME} has 32 of 3072 values NaN or infinite',
+        ),
+        (
+            lambda x: x.index_fill(0, torch.tensor([3]), float('-inf')).half(),
+            f'{NAME} has 32 of 3072 values NaN or infinite',
+        ),
+        (lambda x: x.to('meta'), f'{NAME} is on the meta device, without values'),
+        (lambda x: x.to_sparse(), f"tensor '{NAME}' is of layout torch.sparse_coo; exp"),
+        (
+            lambda x: torch.nested.nested_tensor([*x]),
+            f"tensor '{NAME}' is nested; expected",
+        ),
+        (lambda x: None, f"entry '{NAME}' of type NoneType: expected names and tensors"),
+        (lambda x: 'weight', f"entry '{NAME}' of type str: expected names and tensors"),
+        (lambda x: x.tolist(), f"entry '{NAME}' of type list: expected names and tens"),
+        (lambda x: {'a': x}, f"entry '{NAME}' of type dict: expected names and tensors"),
+        (lambda x: x[:0], r'does not fit the branch'),
+    ],
+)
+def test_values_that_are_no_weights(tmp_path, change, message):
+    path = tmp_path / 'deit.pth'
+    tensors = deit_file(path)
+    tensors[NAME] = change(tensors[NAME])
+    torch.save({'model': tensors}, path)
+    branch = vit()
+    before = branch.blocks[0].attn.qkv.weight.clone()
+    with pytest.raises(ValueError, match=message) as error:
+        load_pretrained(branch, path)
+    assert str(error.value).startswith(str(path))
+    assert torch.equal(branch.blocks[0].attn.qkv.weight, before)
+
+
+def test_values_that_nothing_reads_may_be_anything(tmp_path):
+    path = tmp_path / 'deit.pth'
+    tensors = deit_file(path)
+    torch.save(tensors | {'head.weight': torch.full((9,), float('nan'))}, path)
+    assert 'head.weight' in load_pretrained(vit(), path).dropped
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        (f'module.{NAME}', f"'{NAME}' and 'module.{NAME}' are both '{NAME}' here; keep"),
+        (
+            'patch_embed.weight',
+            "'patch_embed.proj.weight' and 'patch_embed.weight' are both 'patch_embed.w",
+        ),
+        (0, 'entry 0 of type Tensor: expected names and tensors only; save the state'),
+    ],
+)
+def test_names_that_are_no_names_of_weights(tmp_path, name, message, monkeypatch):
+    rules = [(r'patch_embed\.(?:proj\.)?(.+)', r'patch_embed.\1'), (r'.+', r'\g<0>')]
+    path = tmp_path / 'deit.pth'
+    tensors = deit_file(path)
+    torch.save({'model': tensors | {name: torch.ones(1)}}, path)
+    branch = vit()
+    monkeypatch.setattr(branch, 'weight_rules', lambda: rules)
+    with pytest.raises(ValueError, match=rf'^{path}: {re.escape(message)}'):
+        load_pretrained(branch, path)
+
+
+@pytest.mark.parametrize(
+    ('content', 'found'),
+    [
+        ({}, r'the keys \[\]'),
+        ({'optimizer': {'state': {}}, 'epoch': 3}, r"the keys \['optimizer', 'epoch'\]"),
+        ({'net': {'a': torch.ones(1)}}, r"the keys \['net'\]"),
+        ([torch.ones(1)], 'list'),
+        (torch.ones(1), 'Tensor'),
+    ],
+)
+def test_files_without_weights(tmp_path, content, found):
+    path = tmp_path / 'other.pth'
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=rf'^{path}: the file holds no weights.*{found}'):
+        load_pretrained(vit(), path)
+
+
+@pytest.mark.parametrize('shape', [(32, 768), (32, 3, 2, 16, 16), (32, 3, 14, 16)])
+def test_patch_kernels_of_another_kind(tmp_path, shape):
+    path = tmp_path / 'deit.pth'
+    tensors = deit_file(path)
+    torch.save(tensors | {'patch_embed.proj.weight': torch.zeros(shape)}, path)
+    message = rf'^{path}, patch_embed.weight: .*: expected \(C, 3, k, k\)'
+    with pytest.raises(ValueError, match=message):
+        load_pretrained(vit(), path)

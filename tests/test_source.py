@@ -2,7 +2,9 @@
 
 import hashlib
 import logging
+import re
 import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -67,9 +69,13 @@ def test_unreachable(hub, tmp_path):
 
 def test_code_in_a_file_is_not_executed(tmp_path):
     path = tmp_path / 'code.pth'
-    torch.save({'model': logging.Formatter()}, path)
-    with pytest.raises(Exception, match='Weights only load failed'):
-        source.load_weights(str(path))
+    for content in ({'model': logging.Formatter()}, torch.nn.Linear(1, 1)):
+        torch.save(content, path)
+        with pytest.raises(ValueError, match=r'code.pth .* is not executed; save the st'):
+            source.load_weights(path)
+    torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), path)
+    with pytest.raises(ValueError, match=r'code.pth .* is not executed; save the state'):
+        source.load_weights(path)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +148,84 @@ def test_a_page_instead_of_a_file_is_not_kept(hub, tmp_path, content):
     with pytest.raises(ValueError, match=r'page.pth is .*; download it again'):
         source.load_weights(path.as_uri())
     assert list(hub.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ('name', 'write', 'message'),
+    [
+        ('a.pth', lambda p: p.write_bytes(b''), 'is damaged or incomplete .EOFError'),
+        ('a.pth', lambda p: p.write_text('hello world'), 'is damaged or incomplete'),
+        ('a.pth', lambda p: p.write_text('{"a": 1}'), 'is not a file of PyTorch'),
+        ('a.pth', lambda p: p.mkdir(), 'are a folder .*: put the file there'),
+        ('a.safetensors', lambda p: p.write_text('text'), 'is damaged or incomplete'),
+        ('a.npz', lambda p: p.write_bytes(b''), 'is damaged or incomplete'),
+        ('a.npz', lambda p: p.write_text('hello world'), 'does not hold the arrays of a'),
+        ('a.npz', lambda p: np.savez(p, a=np.ones(3)), "has no array 'embedding/kernel'"),
+        (
+            'a.npz',
+            lambda p: np.savez(p, a=np.array([{}], object)),
+            'does not hold the arrays of .* release .Object arrays cannot be loaded',
+        ),
+        (
+            'a.npz',
+            lambda p: zipfile.ZipFile(p, 'w').writestr('a.txt', 'text'),
+            'does not hold the arrays of a vision transformer of the AugReg release',
+        ),
+        (
+            'a.npz',
+            lambda p: np.savez(p, **jax_arrays() | {'cls': np.ones((1, 1, 24), int)}),
+            'does not hold the arrays of .* release .cls has the type int64, not float',
+        ),
+        (
+            'a.npz',
+            lambda p: np.savez(p, **jax_arrays() | {'cls': np.ones((1, 1, 23))}),
+            'does not hold the arrays of a vision transformer of the AugReg release',
+        ),
+    ],
+)
+def test_files_of_another_kind(tmp_path, name, write, message):
+    path = tmp_path / name
+    write(path)
+    with pytest.raises((ValueError, FileNotFoundError), match=rf'{path}.* {message}'):
+        source.load_weights(path)
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    path = tmp_path / 'a.pth'
+    path.write_bytes(b'')
+
+    def refuse(*_, **__):
+        raise PermissionError(13, 'Permission denied', path)
+
+    monkeypatch.setattr(torch, 'load', refuse)
+    with pytest.raises(ValueError, match=rf'{path} cannot be read \(Permission denied\)'):
+        source.load_weights(path)
+
+
+@pytest.mark.parametrize(
+    'location', ['', None, 5, ['a.pth'], {'path': 'a.pth'}, b'a.pth']
+)
+def test_locations_that_are_none(location):
+    message = f'init_cfg.checkpoint={location!r}: expected a path, a URL or timm://'
+    with pytest.raises(ValueError, match=re.escape(message)):
+        source.load_weights(location)
+
+
+@pytest.mark.parametrize(
+    'url', ['http://', 'https://host/', 'http://[1/a.pth', '://a.pth']
+)
+def test_addresses_that_are_none(hub, url):
+    with pytest.raises(ValueError, match=re.escape(f'{url}: ')):
+        source.load_weights(url)
+    with pytest.raises(ConnectionError, match='cannot download http://a b/c.pth'):
+        source.load_weights('http://a b/c.pth')
+
+
+def test_a_download_without_weights_names_its_address(hub, tmp_path):
+    path = tmp_path / 'code.pth'
+    torch.save({'model': logging.Formatter()}, path)
+    with pytest.raises(ValueError, match=rf'{path.as_uri()}: .*GLOBAL logging.Formatter'):
+        source.load_weights(path.as_uri())
 
 
 def test_safetensors(tmp_path):

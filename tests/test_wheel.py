@@ -17,7 +17,11 @@ ROOT = Path(__file__).parents[1]
 
 def run(*command, **kwargs):
     done = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | {'PYTHONPATH': ''}, **kwargs
+        command,
+        capture_output=True,
+        text=True,
+        env=os.environ | {'PYTHONPATH': ''},
+        **kwargs,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

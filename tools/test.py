@@ -17,7 +17,7 @@ from piip_mm.engine.launch import (
     process_group,
     user_errors,
 )
-from piip_mm.engine.options import accept_published_checkpoints
+from piip_mm.engine.options import accept_published_checkpoints, checkpoint_names
 from piip_mm.engine.tta import enable_tta
 
 
@@ -112,6 +112,7 @@ def main() -> None:
         cfg = load_config(args)
         cfg.load_from, cfg.resume = args.checkpoint, False
         check_data(cfg, 'test')
+        checkpoint_names(args.checkpoint)
         if args.show or args.show_dir:
             enable_drawing(cfg, args)
         if args.tta:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from piip_mm.checks import check_bool, check_sequence
 from piip_mm.published.checkpoints import convert_published, is_published
-from piip_mm.weights.report import compare
-from piip_mm.weights.source import unwrap_state_dict
+from piip_mm.weights.report import check_values, compare
+from piip_mm.weights.source import errors_in, unwrap_state_dict
 
 #: Prefixes of the parameters of our backbones in a checkpoint.
 _BACKBONE = ('backbone.branches.', 'backbone.branch.')
 
 
-def has_backbone(state_dict: Mapping[str, Any]) -> bool:
-    """Whether a state dict has a backbone of ours, or a published one."""
-    own = any(name.startswith(_BACKBONE) for name in state_dict)
-    return own or is_published(state_dict)
+def has_backbone(names: Collection[str]) -> bool:
+    """Whether parameter names include those of a backbone of ours, or a published one."""
+    return any(name.startswith(_BACKBONE) for name in names) or is_published(names)
 
 
 class CheckpointError(ValueError):
@@ -45,6 +45,9 @@ class PublishedCheckpointHook(Hook):
     priority = 'VERY_HIGH'
 
     def __init__(self, strict: bool = False, ignore: Sequence[str] = ()) -> None:
+        check_bool('strict', strict)
+        # A string would be taken for its letters.
+        check_sequence('ignore', ignore)
         self.strict = strict
         self.ignore = tuple(ignore)
 
@@ -52,30 +55,36 @@ class PublishedCheckpointHook(Hook):
         """Unwrap and translate in place.
 
         Raises:
-            CheckpointError: If the checkpoint contains no weights or does not fit, see
-                ``strict``; lists what is missing, left over or of another shape. Also if
-                a run is to resume from a published checkpoint.
+            CheckpointError: If the checkpoint contains no weights, or values that are not
+                finite numbers, or does not fit, see ``strict``; lists what is missing,
+                left over or of another shape. Also if a run is to resume from a
+                published checkpoint.
         """
+        try:
+            with errors_in(getattr(runner, '_load_from', None) or 'checkpoint'):
+                self._translate(runner, checkpoint)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
+
+    def _translate(self, runner: Any, checkpoint: dict) -> None:
         model = runner.model
         # Distributed wrappers, and mmdet's one for test-time augmentation.
         while not hasattr(model, 'backbone') and hasattr(model, 'module'):
             model = model.module
-        try:
-            state_dict = unwrap_state_dict(checkpoint)
-            dropped = [name for name in state_dict if name.startswith(self.ignore)]
-            for name in dropped:
-                del state_dict[name]
-            published = is_published(state_dict)
-            if published:
-                state_dict, unread = convert_published(state_dict, model)
-                dropped += unread
-        except ValueError as error:
-            raise CheckpointError(str(error)) from error
+        state_dict = unwrap_state_dict(checkpoint)
+        dropped = [name for name in state_dict if name.startswith(self.ignore)]
+        for name in dropped:
+            del state_dict[name]
+        published = is_published(state_dict)
+        if published:
+            state_dict, unread = convert_published(state_dict, model)
+            dropped += unread
         if published and runner._resume:
-            raise CheckpointError(
+            raise ValueError(
                 'a published checkpoint has no state to resume from; load its weights '
                 'with --cfg-options load_from=FILE'
             )
+        check_values(state_dict, model)
         checkpoint['state_dict'] = state_dict
         report = compare(state_dict, model)
         report.dropped = dropped
@@ -85,7 +94,7 @@ class PublishedCheckpointHook(Hook):
             part = 'backbone.' if has_backbone(state_dict) else ()
             refused = [name for name in refused if name.startswith(part)]
         if refused or not report.loaded:
-            raise CheckpointError(f'the checkpoint does not fit the model: {report}')
+            raise ValueError(f'the checkpoint does not fit the model: {report}')
         level = logging.WARNING if report.misfits else logging.INFO
         if published or report.misfits:
             origin = ' of the published PIIP code' if published else ''

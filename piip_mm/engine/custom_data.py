@@ -23,6 +23,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from piip_mm.checks import check_mapping
+
 from .class_check import heads_with_classes
 from .data_check import check_data, leaf_datasets, walk
 
@@ -48,6 +50,7 @@ def expand_custom_data(cfg: Config) -> None:
     """
     if cfg.get('custom') is None:
         return
+    check_mapping('custom', cfg.custom)
     custom = {**_DEFAULTS, **cfg.custom}
     unknown = sorted(set(custom) - set(_DEFAULTS) - set(_REQUIRED))
     absent = [key for key in _REQUIRED if not custom.get(key)]
@@ -56,6 +59,9 @@ def expand_custom_data(cfg: Config) -> None:
             f'custom: unknown fields {unknown}, fields without a value {absent}; '
             f'expected {", ".join((*_REQUIRED, *_DEFAULTS))}'
         )
+    for key in (*_REQUIRED, 'train_img', 'val_img'):
+        if not isinstance(custom[key], (str, Path)):
+            raise ValueError(f'custom.{key}={custom[key]!r}: expected a path')
     root = Path(custom['data_root'])
     datasets = []
     for name, split in (('train', 'train'), ('val', 'val'), ('test', 'val')):

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from piip_mm.weights.source import where_to_get
+from piip_mm.weights.source import check_location, where_to_get
 
 #: Dataloaders of a run that trains (and validates) or tests.
 LOADERS = {
@@ -95,9 +95,7 @@ def pretrained_paths(node: Any) -> Iterator[str]:
     """
     for path, part in walk(node, 'model'):
         if part.get('type') == 'Pretrained':
-            if not part.get('checkpoint'):
-                raise ValueError(f'{path} has no checkpoint; set one, or init_cfg=None')
-            yield part['checkpoint']
+            yield check_location(f'{path}.checkpoint', part.get('checkpoint'))
 
 
 def _expected_paths(cfg: Config, task: str) -> Iterator[tuple[str, str]]:

@@ -12,6 +12,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.visualization import Visualizer
 
+from piip_mm.checks import check_bool, check_finite
+
 
 @HOOKS.register_module()
 class DrawPredictionsHook(Hook):
@@ -38,6 +40,9 @@ class DrawPredictionsHook(Hook):
         wait_time: float = 0.0,
         test_out_dir: str | None = None,
     ) -> None:
+        check_bool('draw', draw)
+        check_bool('show', show)
+        check_finite('wait_time', wait_time, minimum=0)
         self.draw = draw
         self.show_options = dict(show=show, wait_time=wait_time)
         self.test_out_dir = test_out_dir

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -23,9 +22,9 @@ from .checkpoint_hook import CheckpointError
 from .custom_data import expand_custom_data
 
 #: Errors of a checkpoint that a run loads.
-CHECKPOINT_ERRORS = (CheckpointError, UnpicklingError)
+CHECKPOINT_ERRORS = (CheckpointError,)
 #: Errors of the config, its data and its files before a run.
-INPUT_ERRORS = (OSError, ValueError, UnpicklingError)
+INPUT_ERRORS = (OSError, ValueError)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -126,15 +125,8 @@ def user_errors(kinds: tuple[type[Exception], ...] = INPUT_ERRORS) -> Iterator[N
     try:
         yield
     except kinds as error:
-        message = str(error)
-        if isinstance(error, UnpicklingError):
-            message = (
-                'a checkpoint contains more than weights and plain values, and code in '
-                f'files is not executed: {message.splitlines()[0]}. Save its state dict '
-                'alone.'
-            )
         is_first = os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
-        raise SystemExit(f'error: {message}' if is_first else 1) from None
+        raise SystemExit(f'error: {error}' if is_first else 1) from None
 
 
 @MODEL_WRAPPERS.register_module()

@@ -9,6 +9,14 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
+from piip_mm.checks import (
+    check_bool,
+    check_finite,
+    check_keys,
+    check_mapping,
+    check_number,
+)
+
 _DEFAULTS: dict[str, Any] = {
     'layer_decay_rate': 1.0,
     'decay_pos_embed': True,
@@ -53,6 +61,8 @@ class PIIPLayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None
     ) -> None:
         # Never empty, because the parent class would then skip add_params.
+        if paramwise_cfg is not None:
+            check_mapping('paramwise_cfg', paramwise_cfg)
         paramwise_cfg = {**_DEFAULTS, **(paramwise_cfg or {})}
         _check_paramwise_cfg(paramwise_cfg)
         super().__init__(optim_wrapper_cfg, paramwise_cfg)
@@ -117,22 +127,20 @@ class PIIPLayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 
 def _check_paramwise_cfg(paramwise_cfg: dict) -> None:
-    unknown = sorted(set(paramwise_cfg) - set(_DEFAULTS))
-    if unknown:
-        raise ValueError(
-            f'unknown paramwise_cfg {unknown}; choose from {sorted(_DEFAULTS)} '
-            '(the backbone itself provides depths and strides)'
-        )
+    # The backbone itself provides depths and strides.
+    check_keys('paramwise_cfg', paramwise_cfg, _DEFAULTS)
     rate = paramwise_cfg['layer_decay_rate']
-    if not 0 < rate <= 1:
-        raise ValueError(f'layer_decay_rate {rate}: expected a number in (0, 1]')
+    check_number('layer_decay_rate', rate, above=0)
+    if rate > 1:
+        raise ValueError(f'layer_decay_rate={rate}: expected a number in (0, 1]')
+    check_bool('decay_pos_embed', paramwise_cfg['decay_pos_embed'])
+    check_mapping('custom_keys', paramwise_cfg['custom_keys'])
     for key, custom in paramwise_cfg['custom_keys'].items():
-        unknown = sorted(set(custom) - {'lr_mult', 'decay_mult'})
-        if unknown:
-            raise ValueError(
-                f'unknown fields {unknown} of custom_keys[{key!r}]; choose from lr_mult '
-                'and decay_mult'
-            )
+        name = f'custom_keys[{key!r}]'
+        check_mapping(name, custom)
+        check_keys(name, custom, ('lr_mult', 'decay_mult'))
+        for field, value in custom.items():
+            check_finite(f'{name}.{field}', value, minimum=0)
 
 
 def _table(groups: list[dict[str, Any]]) -> str:

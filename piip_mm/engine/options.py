@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import find_latest_checkpoint
 
-from piip_mm.weights.source import load_weights, unwrap_state_dict
+from piip_mm.weights.source import (
+    check_location,
+    errors_in,
+    load_weights,
+    read_file,
+    unwrap_state_dict,
+)
 
 from .checkpoint_hook import has_backbone
 from .data_check import pretrained_paths, walk
@@ -39,14 +45,15 @@ def skip_pretrained(cfg: Config) -> None:
     run that is resumed, or ``load_from`` if the file has the backbone of the model.
 
     Raises:
-        ValueError: If ``load_from`` contains no weights.
+        ValueError: See :func:`checkpoint_names`.
     """
     checkpoint = cfg.get('load_from')
     if cfg.get('resume') and checkpoint is None:
         checkpoint = find_latest_checkpoint(cfg.work_dir)
     if checkpoint is None:
         return
-    if not cfg.get('resume') and not _file_has_backbone(checkpoint):
+    names = checkpoint_names(checkpoint)
+    if not (cfg.get('resume') or names is None or has_backbone(names)):
         print_log(
             f'{checkpoint} does not have the backbone of the model, which keeps its '
             'pretrained weights',
@@ -60,12 +67,27 @@ def skip_pretrained(cfg: Config) -> None:
     print_log(f'{checkpoint} replaces the pretrained weights', logger='current')
 
 
-def _file_has_backbone(checkpoint: str) -> bool:
-    """Whether a file has a backbone of ours; assumed of one that is not there, which
-    :func:`check_data` reports."""
-    if '://' not in checkpoint and not Path(checkpoint).expanduser().is_file():
-        return True
-    return has_backbone(unwrap_state_dict(load_weights(checkpoint)))
+def checkpoint_names(checkpoint: str) -> Collection[str] | None:
+    """Names of the weights in a checkpoint that a run is to load.
+
+    Returns:
+        The names; None if the file is not there, which :func:`check_data` reports, or in
+        a storage that only MMEngine can read.
+
+    Raises:
+        ConnectionError: If a download fails.
+        ValueError: If the file cannot be read or contains no weights.
+    """
+    checkpoint = check_location('checkpoint', checkpoint)
+    path = Path(checkpoint).expanduser()
+    if checkpoint.startswith(('http://', 'https://')):
+        content = load_weights(checkpoint)
+    elif path.is_file():
+        content = read_file(path)
+    else:
+        return None
+    with errors_in(checkpoint):
+        return unwrap_state_dict(content).keys()
 
 
 def fetch_pretrained(cfg: Config) -> None:

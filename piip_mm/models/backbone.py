@@ -13,9 +13,9 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from piip_mm.checks import check_choice, check_mapping
+from piip_mm.checks import OptionErrors, check_choice, check_mapping
 from piip_mm.weights.rename import Rule, rename_state_dict
-from piip_mm.weights.report import compare
+from piip_mm.weights.report import check_values, compare
 
 from .branches import Branch
 from .published_names import is_published_backbone
@@ -25,7 +25,7 @@ from .pyramid import Pyramid
 OUT_TYPES = ('pyramid', 'maps', 'cls_tokens')
 
 
-class Backbone(BaseModule):
+class Backbone(BaseModule, metaclass=OptionErrors):
     """A network of one or more branches, each of which sees the image at its own size.
 
     A state dict of the published PIIP code is recognised and translated however it is
@@ -42,7 +42,7 @@ class Backbone(BaseModule):
 
     def __init__(self, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
-        self.register_load_state_dict_pre_hook(_translate_published)
+        self.register_load_state_dict_pre_hook(_check_and_translate)
 
     @property
     @abstractmethod
@@ -90,11 +90,16 @@ class Backbone(BaseModule):
             ``img_size`` to the first branch's; the image itself if r is 1.
 
         Raises:
-            ValueError: If the image is too small for a branch.
+            ValueError: If the image is too small for a branch, or has integer pixels.
         """
         if image.ndim != 4:
             raise ValueError(
                 f'input of shape {tuple(image.shape)}: expected images (B, 3, H, W)'
+            )
+        if not image.is_floating_point():
+            raise ValueError(
+                f'input of type {image.dtype}: expected floating-point images, with mean '
+                'and standard deviation as in the data_preprocessor of the config'
             )
         ratios = [
             branch.img_size / self.branch_list[0].img_size for branch in self.branch_list
@@ -156,33 +161,44 @@ class Backbone(BaseModule):
 def build_branch(cfg: Any, name: str) -> Branch:
     """Build a branch; raise ``ValueError`` with the name of the option if it is none."""
     check_mapping(name, cfg)
-    branch = MODELS.build(dict(cfg))
-    if not isinstance(branch, Branch):
+    kind = cfg.get('type')
+    with MODELS.switch_scope_and_registry(cfg.get('_scope_')) as registry:
+        kind = registry.get(kind) if isinstance(kind, str) else kind
+    if not (isinstance(kind, type) and issubclass(kind, Branch)):
+        known = [
+            key
+            for key, value in MODELS.module_dict.items()
+            if isinstance(value, type) and issubclass(value, Branch)
+        ]
         raise ValueError(
-            f'{name} is a {type(branch).__name__}, which is not a branch; use PIIPViT, '
-            'PIIPTimm or another class of piip_mm.models.branches'
+            f'{name}.type={cfg.get("type")!r}: expected a branch: {", ".join(known)}'
         )
-    return branch
+    try:
+        return MODELS.build(dict(cfg))
+    except ValueError as error:
+        raise ValueError(f'{name}: {error}') from error
 
 
-def _translate_published(
+def _check_and_translate(
     module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any
 ) -> None:
     """State-dict pre-hook: translate a published backbone's names in place.
 
     Raises:
-        ValueError: If the weights do not fit; the message lists tensors that are missing,
-            left over or of another shape.
+        ValueError: If published weights do not fit; the message lists tensors that are
+            missing, left over or of another shape. If any weights are not finite numbers.
     """
     assert isinstance(module, Backbone)
-    published: Mapping[str, Tensor] = {
+    given: Mapping[str, Tensor] = {
         name.removeprefix(prefix): tensor
         for name, tensor in state_dict.items()
         if name.startswith(prefix)
     }
-    if not is_published_backbone(published):
+    if not is_published_backbone(given):
+        check_values(given, module)
         return
-    converted, dropped = rename_state_dict(published, module.published_rules())
+    converted, dropped = rename_state_dict(given, module.published_rules())
+    check_values(converted, module)
     report = compare(converted, module)
     report.dropped = dropped
     if report.misfits:
@@ -190,7 +206,7 @@ def _translate_published(
             'the weights of the published PIIP code do not fit the '
             f'{type(module).__name__} of the config: {report}'
         )
-    for name in published:
+    for name in given:
         del state_dict[prefix + name]
     state_dict.update({prefix + name: tensor for name, tensor in converted.items()})
     print_log(f'Published PIIP backbone: {report.summary()}', logger='current')

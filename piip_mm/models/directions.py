@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import combinations, pairwise
 from typing import TypeAlias
 
-from piip_mm.checks import check_choice
+from piip_mm.checks import check_choice, check_ints
 
 Edge: TypeAlias = tuple[int, int]
 Step: TypeAlias = tuple[Edge, ...]
@@ -163,9 +163,8 @@ def groups_read(
 
 def _edge(source: object, target: object) -> tuple[int, int]:
     # Neither True nor '1' is the number of a branch.
-    if type(source) is not int or type(target) is not int:
-        raise ValueError(f'edge ({source!r}, {target!r}): expected numbers of branches')
-    return source, target
+    check_ints('edge', (source, target), minimum=0)
+    return int(source), int(target)  # type: ignore[call-overload]
 
 
 def _check_pattern(pattern: Pattern, num_branches: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from piip_mm.checks import check_int, check_sequence
+from piip_mm.checks import check_ints, check_sequence
 
 
 def check_resolutions(sizes: Sequence[int]) -> None:
@@ -24,9 +24,7 @@ def resolve_merge_branches(
     """Sorted indices of the branches that enter the merge, by default all."""
     if merge_branches is None:
         return list(range(num_branches))
-    check_sequence('merge_branches', merge_branches)
-    for index in merge_branches:
-        check_int('merge_branches', index, minimum=0)
+    check_ints('merge_branches', merge_branches, minimum=0)
     merged = set(merge_branches)
     if not merged or len(merged) < len(merge_branches) or merged - {*range(num_branches)}:
         raise ValueError(
@@ -42,7 +40,7 @@ def resolve_merge_stages(
     """Stages after which maps are merged, always including the last one."""
     if out_interactions is None:
         return (last,)
-    check_sequence('out_interactions', out_interactions)
+    check_ints('out_interactions', out_interactions, minimum=0)
     if len(out_interactions) != num_levels - 1:
         raise ValueError(
             f'out_interactions {tuple(out_interactions)} for {num_levels} out_strides; '
@@ -77,9 +75,7 @@ def resolve_group_ends(
         raise ValueError('interaction_ends are given, but num_interactions=0; remove one')
     check_sequence('interaction_ends', interaction_ends)
     for index, branch_ends in enumerate(interaction_ends):
-        check_sequence(f'interaction_ends of branch {index}', branch_ends)
-        for end in branch_ends:
-            check_int(f'interaction_ends of branch {index}', end, minimum=0)
+        check_ints(f'interaction_ends[{index}]', branch_ends, minimum=0)
     ends = [tuple(branch_ends) for branch_ends in interaction_ends]
     counts = [len(branch_ends) for branch_ends in ends]
     if len(ends) != len(depths) or set(counts) != {num_interactions}:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from piip_mm.checks import (
     check_bool,
     check_choice,
+    check_int,
     check_keys,
     check_mapping,
     check_number,
@@ -96,7 +97,7 @@ class Injector(nn.Module):
         backend: str = 'auto',
     ) -> None:
         super().__init__()
-        check_choice('interaction attention', attn, CROSS_ATTENTIONS)
+        check_choice('interaction attn', attn, CROSS_ATTENTIONS)
         check_choice('interaction norm', norm, NORMS)
         check_rate('drop_path_rate', drop_path_rate)
         check_bool('proj', proj)
@@ -116,7 +117,9 @@ class Injector(nn.Module):
         if ffn_ratio is not None:
             check_number('ffn_ratio', ffn_ratio, above=0)
             self.ffn_norm = _norm(norm, dims)
-            self.ffn = ConvFFN(dims, max(int(dims * ffn_ratio), 1))
+            hidden = int(dims * ffn_ratio)
+            check_int(f'int({dims} * ffn_ratio)', hidden)
+            self.ffn = ConvFFN(dims, hidden)
             self.gamma_ffn = nn.Parameter(torch.zeros(dims))
             self.drop_path = DropPath(drop_path_rate)
 
@@ -158,7 +161,7 @@ def check_injector_options(options: Mapping[str, Any]) -> None:
     check_mapping('interaction', options)
     check_keys('interaction', options, ['direction', *known])
     attn = options.get('attn', 'deform')
-    check_choice('interaction attention', attn, CROSS_ATTENTIONS)
+    check_choice('interaction attn', attn, CROSS_ATTENTIONS)
     unused = sorted({'num_points', 'value_ratio', 'backend'} & set(options))
     if attn != 'deform' and unused:
         raise ValueError(

@@ -53,12 +53,12 @@ class Pyramid(nn.Module):
         super().__init__()
         check_choice('pyramid norm', norm, PYRAMID_NORMS)
         check_sequence('out_strides', out_strides)
-        for stride in out_strides:
-            check_number('out_strides', stride, above=0)
+        for index, stride in enumerate(out_strides):
+            check_number(f'out_strides[{index}]', stride, above=0)
         if not out_strides:
             raise ValueError('out_strides is empty; name at least one stride')
         self.ratios = [
-            Fraction(out) / stride
+            Fraction(float(out)) / stride
             for out, stride in zip(out_strides, in_strides, strict=True)
         ]
         self.dims = tuple(dims)

@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from piip_mm.checks import check_int, check_sequence
+from piip_mm.checks import check_ints, check_sequence
 from piip_mm.weights.rename import Rule
 
 from .backbone import Backbone, build_branch
@@ -58,9 +58,7 @@ class ViTPyramid(Backbone):
         depth = self.branch.depth
         if out_blocks is None:
             out_blocks = [depth - 1] * len(out_strides)
-        check_sequence('out_blocks', out_blocks)
-        for block in out_blocks:
-            check_int('out_blocks', block, minimum=0)
+        check_ints('out_blocks', out_blocks, minimum=0)
         if (
             len(out_blocks) != len(out_strides)
             or sorted(out_blocks) != list(out_blocks)

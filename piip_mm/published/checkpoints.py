@@ -7,7 +7,7 @@ those of Mask R-CNN, Cascade R-CNN and UperNet have the same names in both.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 
@@ -50,12 +50,10 @@ _DINO_RULES: list[Rule] = [
 ]
 
 
-def is_published(state_dict: Mapping[str, Tensor]) -> bool:
+def is_published(names: Collection[str]) -> bool:
     """Whether the names are those of a model of the published PIIP code."""
-    backbone = [
-        name.removeprefix(_PREFIX) for name in state_dict if name.startswith(_PREFIX)
-    ]
-    return is_published_backbone(backbone) or _is_classifier(state_dict)
+    backbone = [name.removeprefix(_PREFIX) for name in names if name.startswith(_PREFIX)]
+    return is_published_backbone(backbone) or _is_classifier(names)
 
 
 def convert_published(
@@ -123,8 +121,8 @@ def classifier_rules(model: nn.Module) -> list[Rule]:
     ]
 
 
-def _is_classifier(state_dict: Mapping[str, Tensor]) -> bool:
-    return any(name.startswith(_CLASSIFIER_PREFIX) for name in state_dict)
+def _is_classifier(names: Collection[str]) -> bool:
+    return any(name.startswith(_CLASSIFIER_PREFIX) for name in names)
 
 
 def _backbone(model: nn.Module) -> Backbone:

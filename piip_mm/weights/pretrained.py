@@ -9,9 +9,9 @@ from typing import Any, Protocol
 from mmengine.logging import print_log
 from torch import Tensor
 
-from .rename import Rule, UnknownNameError, rename
-from .report import LoadReport, compare
-from .source import load_weights, unwrap_state_dict
+from .rename import Rule, rename_state_dict
+from .report import LoadReport, check_values, compare
+from .source import errors_in, load_weights, unwrap_state_dict
 
 
 class PretrainedTarget(Protocol):
@@ -48,15 +48,16 @@ def load_pretrained(branch: PretrainedTarget, checkpoint: str) -> LoadReport:
     Raises:
         FileNotFoundError: If a local file does not exist.
         ConnectionError: If a download fails.
-        ValueError: If a tensor does not belong to the family or has another shape than
-            the branch's, or if the file lacks a tensor that the branch needs.
+        ValueError: If a tensor does not belong to the family, has another shape than the
+            branch's or other values than finite numbers, or if the file lacks a tensor
+            that the branch needs.
     """
     weights, dropped, resized = _converted(checkpoint, branch)
     report = compare(weights, branch)
     report.dropped, report.resized = dropped, resized
     if report.mismatched:
         raise ValueError(
-            f'{checkpoint!r} does not fit the branch; check its arch. '
+            f'{checkpoint} does not fit the branch; check its arch. '
             + '; '.join(report.mismatched[:4])
         )
     for name in report.left_over:
@@ -64,8 +65,7 @@ def load_pretrained(branch: PretrainedTarget, checkpoint: str) -> LoadReport:
         block = re.match(r'blocks\.(\d+)\.', name)
         if block is None or not branch.depth <= int(block[1]) < branch.built_depth:
             raise ValueError(
-                f'{checkpoint!r} has {name}, which the branch does not have; check its '
-                'arch'
+                f'{checkpoint} has {name}, which the branch does not have; check its arch'
             )
         del weights[name]
     report.dropped += report.left_over
@@ -75,7 +75,7 @@ def load_pretrained(branch: PretrainedTarget, checkpoint: str) -> LoadReport:
     ]
     if required:
         raise ValueError(
-            f'{checkpoint!r} lacks {len(required)} tensors of the branch, the first of '
+            f'{checkpoint} lacks {len(required)} tensors of the branch, the first of '
             f'them {required[:4]}; check its arch'
         )
     branch.load_state_dict(weights, strict=False)
@@ -88,28 +88,19 @@ def _converted(
 ) -> tuple[dict[str, Tensor], list[str], list[str]]:
     """Tensors of a file under the names and in the sizes of the branch; the names in the
     file that were dropped; and those that were resized, with their shapes."""
-    weights: dict[str, Tensor] = {}
-    dropped, resized = [], []
-    rules = branch.weight_rules()
-    content = branch.prepare_weights(unwrap_state_dict(load_weights(checkpoint)))
-    for name, tensor in content.items():
-        try:
-            new_name = rename(name, rules)
-        except UnknownNameError as error:
-            raise ValueError(
-                f'{checkpoint!r} has {name}, which does not occur in '
-                f'any file of {branch.weights_title}; use weights of the same family as '
-                'the branch'
-            ) from error
-        if new_name is None:
-            dropped.append(name)
-            continue
-        try:
-            fitted = branch.fit_weight(new_name, tensor)
-        except ValueError as error:
-            raise ValueError(f'{checkpoint!r}, {name}: {error}') from error
-        if fitted is not tensor:
-            shapes = f'{tuple(tensor.shape)} to {tuple(fitted.shape)}'
+    content = load_weights(checkpoint)
+    with errors_in(checkpoint):
+        weights, dropped = rename_state_dict(
+            branch.prepare_weights(unwrap_state_dict(content)),
+            branch.weight_rules(),
+            branch.weights_title,
+        )
+        check_values(weights, branch)
+    fitted, resized = {}, []
+    for name, tensor in weights.items():
+        with errors_in(f'{checkpoint}, {name}'):
+            fitted[name] = branch.fit_weight(name, tensor)
+        if fitted[name] is not tensor:
+            shapes = f'{tuple(tensor.shape)} to {tuple(fitted[name].shape)}'
             resized.append(f'{name} {shapes}')
-        weights[new_name] = fitted
-    return weights, dropped, resized
+    return fitted, dropped, resized

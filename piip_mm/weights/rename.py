@@ -39,22 +39,42 @@ def rename(name: str, rules: Sequence[Rule]) -> str | None:
 
 
 def rename_state_dict(
-    state_dict: Mapping[str, ValueT], rules: Sequence[Rule]
+    state_dict: Mapping[str, ValueT], rules: Sequence[Rule], family: str | None = None
 ) -> tuple[dict[str, ValueT], list[str]]:
-    """Rename every entry, leaving names that fit no rule as they are: a comparison with
-    the model then reports them.
+    """Rename every entry.
+
+    Args:
+        state_dict: Names to values.
+        rules: See :func:`rename`.
+        family: What the rules are for, if a name that fits none is an error; None leaves
+            such a name as it is: a comparison with the model then reports it.
 
     Returns:
         New names to the same values, and the old names that were dropped.
+
+    Raises:
+        ValueError: If two names become one, or one fits no rule.
     """
-    renamed, dropped = {}, []
+    renamed: dict[str, ValueT] = {}
+    dropped: list[str] = []
+    origins: dict[str, str] = {}
     for name, value in state_dict.items():
         try:
             new_name = rename(name, rules)
-        except UnknownNameError:
+        except UnknownNameError as error:
+            if family is not None:
+                raise ValueError(
+                    f'the file has {name}, which does not occur in any file of {family}; '
+                    'use weights of the same family as the branch'
+                ) from error
             new_name = name
         if new_name is None:
             dropped.append(name)
-        else:
-            renamed[new_name] = value
+            continue
+        if new_name in renamed:
+            raise ValueError(
+                f'{origins[new_name]!r} and {name!r} are both {new_name!r} here; keep '
+                'the right one of them'
+            )
+        renamed[new_name], origins[new_name] = value, name
     return renamed, dropped

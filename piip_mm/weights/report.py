@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
+import torch
 from torch import Tensor
 
 # In DINO: takes the encoded reference points, 2 C wide in mmdet and 4 C in its fork.
@@ -15,6 +17,18 @@ _FORKED_DINO = (
     "mmdet's: load the file with the package that it was made for (mmdet 3.3.0 for "
     'published checkpoints)'
 )
+
+# Types that are copied into each other without changing what the numbers mean; values of
+# any other type are scaled, or are not numbers of one part.
+_KINDS = {
+    **dict.fromkeys(
+        (torch.float16, torch.bfloat16, torch.float32, torch.float64), 'floating point'
+    ),
+    **dict.fromkeys(
+        (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64), 'integer'
+    ),
+    torch.bool: 'bool',
+}
 
 
 @dataclass
@@ -81,3 +95,43 @@ def compare(state_dict: Mapping[str, Tensor], model: Any) -> LoadReport:
         else:
             report.loaded.append(name)
     return report
+
+
+def check_values(state_dict: Mapping[str, Tensor], model: Any) -> None:
+    """Raise ``ValueError`` unless the tensors that a model would load hold numbers of the
+    kind that it has (of any precision), all of them finite.
+
+    PyTorch copies any number into a parameter: of integers, float weights become 0.
+    """
+    faults = []
+    # Not from state_dict(), for which FSDP would gather the parameters of all processes.
+    parts = (model.named_parameters, model.named_buffers)
+    for name, here in chain(*(part(remove_duplicate=False) for part in parts)):
+        if (tensor := state_dict.get(name)) is None:
+            continue
+        kind = _KINDS.get(tensor.dtype)
+        if tensor.is_meta > here.is_meta:
+            faults.append(f'{name} is on the meta device, without values')
+        elif kind is None or kind != _KINDS.get(here.dtype):
+            faults.append(f'{name} is {tensor.dtype} in the file, {here.dtype} here')
+        elif kind == 'floating point' and (count := _count_infinite(tensor)):
+            faults.append(
+                f'{name} has {count} of {tensor.numel()} values NaN or infinite'
+            )
+    if faults:
+        raise ValueError(
+            f'{len(faults)} tensors cannot be loaded: '
+            + '; '.join(faults[:4])
+            + '; expected finite numbers of the same kind (NaN comes from a training '
+            'that diverged, other types from quantisation, which has to be undone first)'
+        )
+
+
+def _count_infinite(tensor: Tensor) -> int:
+    """Number of values that are NaN or infinite."""
+    if tensor.is_meta or not tensor.numel():
+        return 0
+    # Ten times as fast as looking at every value; NaN is both minimum and maximum.
+    if all(bound.isfinite() for bound in tensor.aminmax()):
+        return 0
+    return int((~tensor.isfinite()).sum())

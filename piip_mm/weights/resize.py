@@ -22,9 +22,17 @@ def resize_rows(rows: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Ten
 
 
 def resize_kernel(kernel: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bicubic interpolation of a (C, 3, k, k) patch kernel to another patch size."""
+    """Bicubic interpolation of a (C, 3, k, k) patch kernel to another patch size.
+
+    Raises:
+        ValueError: If the kernel has another shape.
+    """
     if tuple(kernel.shape[2:]) == size:
         return kernel
+    if kernel.ndim != 4 or kernel.shape[2] != kernel.shape[3] or not kernel.numel():
+        raise ValueError(
+            f'patch kernel of shape {tuple(kernel.shape)}: expected (C, 3, k, k)'
+        )
     return F.interpolate(kernel.float(), size, mode='bicubic', align_corners=False)
 
 
@@ -35,7 +43,7 @@ def position_grid(pos_embed: Tensor) -> tuple[int, int]:
     Raises:
         ValueError: If the rows do not form a square.
     """
-    if pos_embed.ndim != 3:
+    if pos_embed.ndim != 3 or len(pos_embed) != 1 or not pos_embed.numel():
         raise ValueError(
             f'position embedding of shape {tuple(pos_embed.shape)}: expected (1, rows, C)'
         )

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
+from http.client import HTTPException
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -16,8 +21,10 @@ from filelock import FileLock
 from mmengine.logging import print_log
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from .augreg import read_augreg
+from .rename import rename_state_dict
 
 TIMM_PREFIX = 'timm://'
 
@@ -31,31 +38,80 @@ _DOWNLOADS = {
 }
 # Containers in which training scripts wrap the weights.
 _WRAPPERS = ('model', 'module', 'state_dict')
+_STATE_DICT_ALONE = 'save the state dict alone, torch.save(model.state_dict(), FILE)'
+
+
+#: Errors of the libraries that read the files.
+_DAMAGE = (
+    BadZipFile,
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    UnpicklingError,
+    zlib.error,
+)
 
 
 class DamagedFileError(ValueError):
     """A file of weights that cannot be read."""
 
 
-def unwrap_state_dict(content: Any) -> dict[str, Any]:
+@contextmanager
+def errors_in(origin: str) -> Iterator[None]:
+    """Name the file in errors about its content."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f'{origin}: {error}') from error
+
+
+def unwrap_state_dict(content: Any) -> dict[str, Tensor]:
     """Tensors by name from a file of MMEngine or MMCV ('state_dict'), DeepSpeed
     ('module'), DeiT ('model') or without such a key; removes the prefix 'module.' of
     distributed training.
 
     Raises:
-        ValueError: If the file holds anything else.
+        ValueError: If the file holds anything else than names and dense tensors, or a
+            name with and without the prefix.
     """
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
-    if not isinstance(content, Mapping) or not any(
-        isinstance(value, torch.Tensor) for value in content.values()
-    ):
+    is_mapping = isinstance(content, Mapping)
+    if not is_mapping or not any(isinstance(x, Tensor) for x in content.values()):
+        found = f'the keys {list(content)[:8]}' if is_mapping else type(content).__name__
         raise ValueError(
             'the file holds no weights: expected names and tensors, bare or under one '
-            f'of the keys {", ".join(_WRAPPERS)}'
+            f'of the keys {", ".join(_WRAPPERS)}, found {found}'
         )
-    return {name.removeprefix('module.'): value for name, value in content.items()}
+    for name, value in content.items():
+        is_tensor = isinstance(value, Tensor)
+        if is_tensor and (value.layout is not torch.strided or value.is_nested):
+            found = 'nested' if value.is_nested else f'of layout {value.layout}'
+            raise ValueError(
+                f'tensor {name!r} is {found}; expected a dense one: save its to_dense()'
+            )
+        if not isinstance(name, str) or not is_tensor:
+            raise ValueError(
+                f'entry {name!r} of type {type(value).__name__}: expected names and '
+                f'tensors only; {_STATE_DICT_ALONE}'
+            )
+    renamed, _ = rename_state_dict(content, [(r'module\.(.+)', r'\1')])
+    return renamed
+
+
+def check_location(option: str, location: object) -> str:
+    """The location of a file as text; raise ``ValueError`` if it can be none."""
+    if isinstance(location, os.PathLike):
+        location = os.fspath(location)
+    if not isinstance(location, str) or not location:
+        raise ValueError(
+            f'{option}={location!r}: expected a path, a URL or timm://MODEL; set one, or '
+            'init_cfg=None for random weights'
+        )
+    return location
 
 
 def where_to_get(path: str) -> str:
@@ -69,7 +125,7 @@ def where_to_get(path: str) -> str:
     )
 
 
-def load_weights(location: str) -> Mapping[str, Any]:
+def load_weights(location: str | os.PathLike) -> Mapping[str, Any]:
     """Read pretrained weights, without executing anything from the file.
 
     Downloads show their progress, are kept in PyTorch's hub folder (``TORCH_HOME``), are
@@ -85,16 +141,19 @@ def load_weights(location: str) -> Mapping[str, Any]:
         FileNotFoundError: If a local file does not exist.
         ConnectionError: If a download fails.
         ValueError: If timm has no such model or no weights for it, a download does not
-            match the checksum in its name, or a file is damaged.
+            match the checksum in its name, or a file is damaged or holds other things
+            than weights.
     """
+    location = check_location('init_cfg.checkpoint', location)
     if location.startswith(TIMM_PREFIX):
         return _from_timm(location.removeprefix(TIMM_PREFIX))
     if '://' in location:
         return _from_url(location)
     path = Path(location).expanduser()
     if not path.is_file():
+        state = 'are a folder' if path.is_dir() else 'do not exist'
         raise FileNotFoundError(
-            f'pretrained weights {location!r} do not exist (looked at '
+            f'pretrained weights {location!r} {state} (looked at '
             f'{path.absolute()}): {where_to_get(location)}; init_cfg=None starts from '
             'random weights'
         )
@@ -108,7 +167,8 @@ def read_file(path: Path) -> Mapping[str, Any]:
     Raises:
         DamagedFileError: If the file is damaged, or not of the type that its name
             indicates.
-        ValueError: If an ``.npz`` file is not one of AugReg's.
+        ValueError: If the file may not be read, holds code, or is an ``.npz`` file that
+            is not one of AugReg's.
     """
     try:
         match path.suffix:
@@ -121,53 +181,65 @@ def read_file(path: Path) -> Mapping[str, Any]:
                 # a file of 24 GB does not take 24 GB of memory in addition to the model.
                 mmap = is_zipfile(path)
                 return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
-    except UnpicklingError as error:
-        if 'Unsupported operand' not in str(error):
-            raise  # Not a damaged file, but one that would run code.
-        raise DamagedFileError(
-            f'{path} is not a file of PyTorch (a saved web page?); download it again'
+    except PermissionError as error:
+        raise ValueError(
+            f'{path} cannot be read ({error.strerror}); change its permissions'
         ) from error
-    except (
-        OSError,
-        EOFError,
-        KeyError,
-        RuntimeError,
-        SafetensorError,
-        BadZipFile,
-    ) as error:
+    except _DAMAGE as error:
+        if 'Unsupported operand' in str(error):
+            raise DamagedFileError(
+                f'{path} is not a file of PyTorch (a saved web page?); download it again'
+            ) from error
+        if isinstance(error, UnpicklingError) or 'TorchScript' in str(error):
+            found = re.search(r'GLOBAL \S+|TorchScript', str(error))
+            raise ValueError(
+                f'{path} contains more than weights and plain values '
+                f'({found and found[0]}), and code in files is not executed; '
+                f'{_STATE_DICT_ALONE}'
+            ) from error
         raise DamagedFileError(
-            f'{path} is damaged or incomplete ({error}); download it again'
+            f'{path} is damaged or incomplete ({type(error).__name__}: {error}); '
+            'download it again'
         ) from error
 
 
 def _from_url(url: str) -> Mapping[str, Any]:
     print_log(f'Pretrained weights from {url}', logger='current')
-    name = Path(urlparse(url).path).name
-    path = Path(torch.hub.get_dir()) / 'checkpoints' / name
-    checksum = torch.hub.HASH_REGEX.search(name)
+    with errors_in(url):
+        name = Path(urlparse(url).path).name
+        if not name:
+            raise ValueError('the URL ends without the name of a file; complete it')
+        path = Path(torch.hub.get_dir()) / 'checkpoints' / name
+        try:
+            with _download_lock(name):
+                if not path.exists():
+                    _download(url, path)
+                try:
+                    return read_file(path)
+                except DamagedFileError:
+                    # A connection that was cut leaves a truncated file and raises no
+                    # error.
+                    path.unlink()
+                    raise
+        except (OSError, HTTPException) as error:
+            raise ConnectionError(
+                f'cannot download {url} ({error}); download it elsewhere and set '
+                'init_cfg.checkpoint to the file'
+            ) from error
+
+
+def _download(url: str, path: Path) -> None:
+    checksum = torch.hub.HASH_REGEX.search(path.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with _download_lock(name):
-            if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                # The file has a temporary name until it is complete.
-                torch.hub.download_url_to_file(
-                    url, str(path), checksum.group(1) if checksum else None
-                )
-            try:
-                return read_file(path)
-            except DamagedFileError:
-                # A connection that was cut leaves a truncated file and raises no error.
-                path.unlink()
-                raise
+        # The file has a temporary name until it is complete.
+        torch.hub.download_url_to_file(
+            url, str(path), checksum.group(1) if checksum else None
+        )
     except RuntimeError as error:
         if 'invalid hash value' not in str(error):
             raise
-        raise ValueError(f'the download of {url} is damaged: {error}') from error
-    except OSError as error:
-        raise ConnectionError(
-            f'cannot download {url} ({error}); download it elsewhere and set '
-            'init_cfg.checkpoint to the file'
-        ) from error
+        raise ValueError(f'the download {path.name} is damaged: {error}') from error
 
 
 def _download_lock(name: str) -> FileLock:

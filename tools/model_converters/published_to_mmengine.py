@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from piip_mm.engine.launch import find_config, user_errors
 from piip_mm.published.checkpoints import convert_published, is_published
-from piip_mm.weights.report import compare
-from piip_mm.weights.source import read_file, unwrap_state_dict
+from piip_mm.weights.report import check_values, compare
+from piip_mm.weights.source import errors_in, read_file, unwrap_state_dict
 
 
 def parse_args() -> argparse.Namespace:
@@ -55,13 +55,17 @@ def convert(config: str, checkpoint: str, out: Path) -> str:
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
-    state_dict = unwrap_state_dict(read_file(Path(checkpoint)))
+    content = read_file(Path(checkpoint))
+    with errors_in(checkpoint):
+        state_dict = unwrap_state_dict(content)
     if not is_published(state_dict):
         raise ValueError(
             f'{checkpoint} has none of the names of the published PIIP code; a '
             'checkpoint of this package needs no conversion'
         )
-    converted, dropped = convert_published(state_dict, model)
+    with errors_in(checkpoint):
+        converted, dropped = convert_published(state_dict, model)
+        check_values(converted, model)
     fit = compare(converted, model)
     fit.dropped = dropped
     if fit.misfits:

@@ -11,12 +11,12 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from piip_mm.checks import check_bool, check_int
+from piip_mm.checks import OptionErrors, check_bool, check_int
 from piip_mm.weights.pretrained import load_pretrained
 from piip_mm.weights.rename import Rule
 
 
-class Branch(BaseModule):
+class Branch(BaseModule, metaclass=OptionErrors):
     """A network that can be run block by block on tokens.
 
     Only a branch knows how its tokens are made, what happens inside a block, and what the

@@ -102,7 +102,8 @@ class PIIPBEiT(PlainBranch):
             raise ValueError(
                 f'window_size={window_size!r}: block {self.windows.index(None)} has no '
                 'window, which its table of relative positions requires; for global '
-                'attention, give the side of the grid in tokens'
+                'attention, give the side of the grid in tokens instead of None or '
+                'global_attn_indexes'
             )
 
         def attention(window: int | None) -> nn.Module:
@@ -128,7 +129,13 @@ class PIIPBEiT(PlainBranch):
             return weights
         others = {name: value for name, value in weights.items() if name != _SHARED_TABLE}
         table = weights[_SHARED_TABLE]
-        return others | {f'blocks.{i}.attn.{_TABLE}': table for i in range(self.depth)}
+        tables = {f'blocks.{i}.attn.{_TABLE}': table for i in range(self.depth)}
+        if own := sorted(tables.keys() & others.keys()):
+            raise ValueError(
+                f'{_SHARED_TABLE!r} is for all blocks, but there is also {own[0]!r}; '
+                'keep the right one of them'
+            )
+        return others | tables
 
     def fit_weight(self, name: str, tensor: Tensor) -> Tensor:
         """See :meth:`Branch.fit_weight`; also resizes tables of relative positions."""
@@ -158,9 +165,14 @@ def resize_position_table(table: Tensor, window: int) -> Tensor:
         the window size stays the same.
 
     Raises:
-        ValueError: If the number of rows is neither of the two, or the window size has to
-            change from 1.
+        ValueError: If the table has another shape, or the window size has to change
+            from 1.
     """
+    if table.ndim != 2 or not table.numel():
+        raise ValueError(
+            f'table of relative positions of shape {tuple(table.shape)}: expected '
+            '((2 w - 1)^2, M)'
+        )
     old, new = _table_side(len(table)), 2 * window - 1
     rows = table[: old**2]
     if old == new:

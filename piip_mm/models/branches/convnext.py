@@ -12,7 +12,7 @@ from mmengine.registry import MODELS
 from timm.models.convnext import ConvNeXt, ConvNeXtStage
 from torch import Tensor, nn
 
-from piip_mm.checks import check_finite, check_int, check_rate, check_sequence
+from piip_mm.checks import check_finite, check_int, check_ints, check_rate
 from piip_mm.weights.rename import Rule, rename
 
 from ..layers import as_map, as_tokens
@@ -52,14 +52,12 @@ class ConvNeXtArch:
         """Check the values."""
         for name in ('depths', 'dims'):
             values = getattr(self, name)
-            check_sequence(f'arch.{name}', values)
+            check_ints(f'arch.{name}', values)
             if len(values) != _NUM_STAGES:
                 raise ValueError(
                     f'arch.{name}={values}: expected one value for each of the '
                     f'{_NUM_STAGES} stages'
                 )
-            for value in values:
-                check_int(f'arch.{name}', value)
             object.__setattr__(self, name, tuple(values))
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from piip_mm.checks import check_choice, check_int, check_rate, check_sequence
+from piip_mm.checks import check_choice, check_int, check_ints, check_rate
 from piip_mm.weights.resize import position_grid, resize_kernel, resize_positions
 
 from ..init import init_new_layers
@@ -220,7 +220,7 @@ def windows_of_blocks(
     Raises:
         ValueError: If the values do not fit the number of blocks.
     """
-    check_sequence('global_attn_indexes', global_attn_indexes)
+    check_ints('global_attn_indexes', global_attn_indexes, minimum=0)
     windows: list[Any]
     if isinstance(window_size, (list, tuple)):
         windows = list(window_size)
@@ -232,7 +232,6 @@ def windows_of_blocks(
             'for all blocks, or one per block'
         )
     for index in global_attn_indexes:
-        check_int('global_attn_indexes', index, minimum=0)
         if index not in range(depth):
             raise ValueError(
                 f'global_attn_indexes {tuple(global_attn_indexes)}: block {index} does '

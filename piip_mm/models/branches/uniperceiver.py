@@ -119,6 +119,6 @@ class PIIPUniPerceiver(PositionedBranch):
 
     def fit_weight(self, name: str, tensor: Tensor) -> Tensor:
         """See :meth:`Branch.fit_weight`; also resizes the spatial positions."""
-        if name == 'spatial_pos_embed' and len(tensor) != len(self.spatial_pos_embed):
+        if name == 'spatial_pos_embed' and tensor.shape != self.spatial_pos_embed.shape:
             return self.fit_positions(tensor[None])[0]
         return super().fit_weight(name, tensor)

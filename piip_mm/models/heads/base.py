@@ -8,10 +8,10 @@ from typing import Any
 from mmpretrain.models.heads import ClsHead
 from torch import Tensor
 
-from piip_mm.checks import check_int, check_sequence
+from piip_mm.checks import OptionErrors, check_int, check_ints
 
 
-class BranchHead(ClsHead):
+class BranchHead(ClsHead, metaclass=OptionErrors):
     """Head on one feature per branch.
 
     Args:
@@ -34,9 +34,7 @@ class BranchHead(ClsHead):
     ) -> None:
         super().__init__(init_cfg=init_cfg, **kwargs)
         check_int('num_classes', num_classes)
-        check_sequence('in_channels', in_channels)
-        for dims in in_channels:
-            check_int('in_channels', dims)
+        check_ints('in_channels', in_channels)
         if not in_channels:
             raise ValueError('in_channels is empty; name the width of every branch')
         self.num_classes = num_classes

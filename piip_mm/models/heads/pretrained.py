@@ -5,7 +5,8 @@ from __future__ import annotations
 from mmengine.logging import print_log
 from torch import nn
 
-from piip_mm.weights.source import load_weights, unwrap_state_dict
+from piip_mm.weights.report import check_values
+from piip_mm.weights.source import errors_in, load_weights, unwrap_state_dict
 
 
 def load_pretrained_head(norm: nn.Module, classifier: nn.Linear, checkpoint: str) -> None:
@@ -20,12 +21,16 @@ def load_pretrained_head(norm: nn.Module, classifier: nn.Linear, checkpoint: str
     Raises:
         FileNotFoundError: If a local file does not exist.
         ConnectionError: If a download fails.
-        ValueError: If the file has no final norm, or one of another width.
+        ValueError: If the file has no final norm, one of another width, or other values
+            than finite numbers.
     """
     parts = nn.ModuleDict({'norm': norm, 'head': classifier})
     names = set(parts.state_dict())
-    content = unwrap_state_dict(load_weights(checkpoint))
-    weights = {name: tensor for name, tensor in content.items() if name in names}
+    content = load_weights(checkpoint)
+    with errors_in(checkpoint):
+        tensors = unwrap_state_dict(content)
+        weights = {name: tensor for name, tensor in tensors.items() if name in names}
+        check_values(weights, parts)
     for name, param in parts.named_parameters():
         if name.startswith('norm.') and (
             name not in weights or weights[name].shape != param.shape

@@ -9,7 +9,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from piip_mm.checks import check_choice
+from piip_mm.checks import check_choice, check_sequence
 
 from ..init import init_new_layers
 from ..layers import BLOCK_NORMS, as_tokens
@@ -56,7 +56,8 @@ class PIIPSeparateHead(BranchHead):
     ) -> None:
         super().__init__(num_classes, in_channels, init_cfg=init_cfg, **kwargs)
         check_choice('token', token, TOKENS)
-        norms = [norm] * len(self.in_channels) if isinstance(norm, str) else list(norm)
+        norms = [norm] * len(self.in_channels) if isinstance(norm, str) else norm
+        check_sequence('norm', norms)
         if len(norms) != len(self.in_channels):
             raise ValueError(
                 f'norm {norms} for {len(self.in_channels)} branches; give one name, or '

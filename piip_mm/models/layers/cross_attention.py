@@ -57,7 +57,7 @@ class DeformableCrossAttention(nn.Module):
         check_number('value_ratio', value_ratio, above=0)
         value_dims = int(dims * value_ratio)
         check_divisible(
-            f'value width of deformable attention (int({dims} * {value_ratio})),',
+            f'value width (value_ratio; int({dims} * {value_ratio})),',
             value_dims,
             'num_heads',
             num_heads,

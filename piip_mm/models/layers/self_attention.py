@@ -50,7 +50,7 @@ class SelfAttention(nn.Module):
         window_pad: str = 'zero_input',
     ) -> None:
         super().__init__()
-        check_divisible('width', dims, 'num_heads', num_heads)
+        check_divisible('embed_dims: width', dims, 'num_heads', num_heads)
         check_choice('window_pad', window_pad, WINDOW_PADS)
         if window_size is not None:
             check_int('window_size', window_size)
