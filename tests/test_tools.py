@@ -665,6 +665,26 @@ def test_every_task_writes_predictions_and_pictures(trained_task):
         assert abs(picture.astype(int) - image).mean() < 3
 
 
+def test_other_classes_than_those_of_the_checkpoint_stop(trained_task):
+    cwd, task = trained_task
+    names = ('background', 'disc', 'square', 'triangle')[task == 'cls' :]
+    other = f'metainfo.classes=[{",".join(names[::-1])}]'
+    checkpoint = last_checkpoint(cwd)
+    options = ('--work-dir', 'other', '--cfg-options')
+    for tool, arguments, loader in (
+        ('test.py', ['config.py', checkpoint], 'test_dataloader'),
+        ('train.py', ['config.py', '--resume', checkpoint], 'train_dataloader'),
+    ):
+        option = f'{loader}.dataset.{other}'
+        result = run(tool, *arguments, *options, option, cwd=cwd)
+        assert result.returncode == 1, result.stdout
+        message = f'error: the classes of the data set of {loader}'
+        assert message in result.stderr
+        assert 'Traceback' not in result.stderr
+        assert 'in another order than those of the checkpoint' in result.stderr
+        assert f"({len(names)} classes) has 'triangle'" in result.stderr
+
+
 def test_test_time_augmentation_in_every_task(trained_task):
     cwd, task = trained_task
     for path in cwd.glob('tested/*/*.json'):
