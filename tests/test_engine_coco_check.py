@@ -77,7 +77,7 @@ def train_config(**options):
     return Config(dict(default_scope='mmdet', train_dataloader=loader(**options)))
 
 
-def test_config(metric='bbox', ann_file='data/ann.json', **options):
+def evaluation_config(metric='bbox', ann_file='data/ann.json', **options):
     evaluator = dict(type='CocoMetric', ann_file=ann_file, metric=metric)
     return Config(
         dict(
@@ -86,10 +86,6 @@ def test_config(metric='bbox', ann_file='data/ann.json', **options):
             test_evaluator=evaluator,
         )
     )
-
-
-# Its name is that of a test to pytest.
-test_config.__test__ = False
 
 
 @pytest.fixture
@@ -106,7 +102,7 @@ def log(monkeypatch):
 
 def test_a_sound_file(root, log):
     check_coco(train_config(), 'train')
-    check_coco(test_config(), 'test')
+    check_coco(evaluation_config(), 'test')
     text = '3 of 3 images and 5 of 5 annotations are used (cat 3, dog 2)'
     assert log == [
         ('INFO', f'data/ann.json (train_dataloader): {text}'),
@@ -153,7 +149,7 @@ def test_mistakes_that_stop_or_spoil_a_run(root, part, index, fields, text, exam
     content = coco()
     edit(content, part, index, **fields)
     write(content, root / 'ann.json')
-    for cfg, task in ((train_config(), 'train'), (test_config(), 'test')):
+    for cfg, task in ((train_config(), 'train'), (evaluation_config(), 'test')):
         with pytest.raises(ValueError) as error:
             check_coco(cfg, task)
         title, where, *lines = str(error.value).splitlines()
@@ -190,7 +186,7 @@ def test_what_is_left_out(root, fields, text, log):
     content = coco()
     edit(content, 'annotations', 3, **fields)
     write(content, root / 'ann.json')
-    for cfg, task in ((train_config(), 'train'), (test_config(), 'test')):
+    for cfg, task in ((train_config(), 'train'), (evaluation_config(), 'test')):
         check_coco(cfg, task)
         level, message = log.pop()
         assert level == 'WARNING'
@@ -251,10 +247,10 @@ def test_a_field_that_only_the_evaluation_needs(root, log):
     write(content, root / 'ann.json')
     check_coco(train_config(), 'train')
     assert '5 annotation(s) without iscrowd: taken as 0 (e.g. 1, 2, 3, ...)' in log[0][1]
-    (line,) = lines_of(test_config(), 'test')
+    (line,) = lines_of(evaluation_config(), 'test')
     assert line.startswith('  5 annotation(s) without iscrowd: add what is missing (isc')
     # Without evaluation nobody reads them.
-    cfg = test_config()
+    cfg = evaluation_config()
     cfg.test_evaluator.format_only = True
     check_coco(cfg, 'test')
 
@@ -266,7 +262,7 @@ def test_ids_of_the_evaluation(root, log):
     write(content, root / 'ann.json')
     check_coco(train_config(), 'train')
     assert log[0][0] == 'INFO'
-    (line,) = lines_of(test_config(), 'test')
+    (line,) = lines_of(evaluation_config(), 'test')
     assert (
         line
         == '  1 annotation(s) with strings as id, but pycocotools needs numbers (e.g. x7)'
@@ -293,7 +289,7 @@ def test_nothing_to_train_on(root, fields, log):
     write(content, root / 'ann.json')
     (line,) = lines_of(train_config(), 'train')
     assert line.startswith('  3 image(s), but nothing to train on, except what is')
-    check_coco(test_config(), 'test')
+    check_coco(evaluation_config(), 'test')
     assert '  3 image(s), but nothing to find in them: metrics will be -1' in log[-1][1]
 
 
@@ -319,7 +315,7 @@ def test_test_images_without_annotations(root, log):
     content = coco()
     del content['annotations']
     write(content, root / 'ann.json')
-    check_coco(test_config(), 'test')
+    check_coco(evaluation_config(), 'test')
     assert '3 of 3 images and 0 of 0 annotations are used' in log[0][1]
     with pytest.raises(ValueError, match=r'ann\.json has no annotations; expected'):
         check_coco(train_config(), 'train')
@@ -347,7 +343,7 @@ def test_test_images_without_annotations(root, log):
 )
 def test_other_files(root, content, text):
     write(content, root / 'ann.json')
-    for cfg, task in ((train_config(), 'train'), (test_config(), 'test')):
+    for cfg, task in ((train_config(), 'train'), (evaluation_config(), 'test')):
         with pytest.raises(ValueError) as error:
             check_coco(cfg, task)
         assert text in str(error.value)
@@ -398,7 +394,7 @@ def test_sound_masks(root, mask, log):
     edit(content, 'annotations', 3, segmentation=mask)
     write(content, root / 'ann.json')
     check_coco(train_config(with_mask=True), 'train')
-    check_coco(test_config('segm'), 'test')
+    check_coco(evaluation_config('segm'), 'test')
     assert [level for level, _ in log] == ['INFO', 'INFO']
 
 
@@ -421,13 +417,13 @@ def test_wrong_masks(root, mask, text, log):
     write(content, root / 'ann.json')
     for cfg, task in (
         (train_config(with_mask=True), 'train'),
-        (test_config(['bbox', 'segm']), 'test'),
+        (evaluation_config(['bbox', 'segm']), 'test'),
     ):
         (line,) = lines_of(cfg, task)
         assert line.startswith(f'  1 {text}')
         assert line.endswith('(e.g. 4)')
     check_coco(train_config(), 'train')
-    check_coco(test_config(), 'test')
+    check_coco(evaluation_config(), 'test')
 
 
 def test_polygons_of_two_points(root, log):
@@ -444,7 +440,7 @@ def test_polygons_of_two_points(root, log):
         '  1 annotation(s) that lose polygons with less than 3 points (e.g. 3)',
         '  2 annotation(s) whose polygons have less than 3 points: left out (e.g. 4, 5)',
     ]
-    (line,) = lines_of(test_config('segm'), 'test')
+    (line,) = lines_of(evaluation_config('segm'), 'test')
     assert line == (
         '  1 segmentation(s) whose first polygon has less than 3 points: remove it '
         '(e.g. 4)'
@@ -460,7 +456,7 @@ def test_the_metric_reads_another_file(root, tmp_path, log):
     content['categories'] = content['categories'][::-1]
     write(content, tmp_path / 'other.json')
     with pytest.raises(ValueError) as error:
-        check_coco(test_config(ann_file='other.json'), 'test')
+        check_coco(evaluation_config(ann_file='other.json'), 'test')
     _, where, *lines = str(error.value).splitlines()
     assert where == 'other.json (test_dataloader):'
     assert lines[0].startswith('  2 classes in another order than in the file')

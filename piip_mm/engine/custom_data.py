@@ -23,7 +23,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from .class_check import heads_with_classes
-from .coco_report import read_coco
+from .coco_file import read_coco
 from .data_check import check_data, leaf_datasets, walk
 
 _REQUIRED = ('data_root', 'train_ann', 'val_ann')
