@@ -65,12 +65,15 @@ def published(case, model):
     return OrderedDict({**tensors, **heads})
 
 
-def load(checkpoint, model, tmp_path, strict=True, **kwargs):
-    """Load a file as MMEngine's runner does."""
+def load(checkpoint, model, tmp_path, strict=True, resume=False, classes=None, **kwargs):
+    """Load a file as MMEngine's runner does, for data with these classes."""
     path = tmp_path / 'released.pth'
     torch.save(checkpoint, path)
     logger = MMLogger.get_instance('test')
-    runner = SimpleNamespace(model=model, logger=logger, _resume=False)
+    runner = SimpleNamespace(model=model, logger=logger, _resume=resume)
+    loader = 'train_dataloader' if resume else 'test_dataloader'
+    dataset = SimpleNamespace(metainfo={} if classes is None else {'classes': classes})
+    setattr(runner, loader, SimpleNamespace(dataset=dataset))
     hook = PublishedCheckpointHook(strict=strict, **kwargs)
     runner.call_hook = lambda _, checkpoint: hook.after_load_checkpoint(
         runner, checkpoint
@@ -120,6 +123,55 @@ def test_parts_that_the_model_goes_without(case, tmp_path):
         load({'state_dict': tensors}, model, tmp_path)
     load({'state_dict': tensors}, model, tmp_path, ignore=['roi_head.mask_head.'])
     check_outputs(case, model)
+
+
+CELLS = ('RBC', 'WBC', 'Platelets')
+
+
+@pytest.mark.parametrize('resume', [False, True])
+@pytest.mark.parametrize(
+    'meta',
+    [
+        dict(dataset_meta=dict(classes=CELLS, palette=[])),
+        dict(dataset_meta=dict(CLASSES=CELLS)),
+        dict(CLASSES=list(CELLS)),
+    ],
+)
+def test_classes_of_checkpoint_and_data(meta, resume, tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(1, 1))
+    file = dict(state_dict=model.state_dict(), meta=meta)
+    run = dict(model=model, tmp_path=tmp_path, strict=not resume, resume=resume)
+    name = 'train_dataloader' if resume else 'test_dataloader'
+    load(file, classes=list(CELLS), **run)
+    load(file, classes=None, **run)
+    with pytest.raises(CheckpointError) as error:
+        load(file, classes=('RBC', 'Platelets', 'WBC'), **run)
+    assert str(error.value).startswith(
+        f'checkpoint: the classes of the data set of {name} (SimpleNamespace) are in another order '
+        'than those of the checkpoint. From label 1 on,\n'
+        "  the checkpoint (3 classes) has 'WBC', 'Platelets'\n"
+        "  the data set (3 classes) has 'Platelets', 'WBC'\n"
+        'Use data with the classes of the checkpoint in the same order: set metainfo='
+    )
+    message = (
+        r'are other than .* From label 2 on,\n.*\(3 classes\) has .Platelets.\n'
+        r'.*\(2 classes\) has none\n'
+    )
+    with pytest.raises(CheckpointError, match=message):
+        load(file, classes=('RBC', 'WBC'), **run)
+    # Fine-tuning.
+    load(file, classes=('cat',), **run | dict(strict=False, resume=False))
+
+
+@pytest.mark.parametrize('meta', [None, {}, dict(CLASSES=None), dict(epoch=1)])
+def test_a_checkpoint_without_names_is_said(meta, tmp_path, capfd):
+    model = torch.nn.Linear(1, 1)
+    # The stream that the logger got from the test which created it may be closed.
+    MMLogger._instance_dict.pop('test', None)
+    file = dict(state_dict=model.state_dict(), meta=meta)
+    load(file, model, tmp_path, classes=CELLS)
+    log = ''.join(capfd.readouterr())
+    assert log.count('The checkpoint does not name its classes;') == 1
 
 
 @pytest.mark.parametrize('content', [[1], {'state_dict': {}}, {'state_dict': {'a': 1}}])

@@ -83,6 +83,13 @@ def test_classes_from_a_file(tmp_path):
         check_dataset(dataset, dict(decode_head=dict(num_classes=4)), 'loader')
 
 
+def test_a_string_is_no_list_of_classes():
+    dataset = build('mmdet', 'CocoDataset', metainfo=dict(classes=('cell')))
+    message = r"CocoDataset is the string 'cell': expected a list of names, .*\['cell'\]"
+    with pytest.raises(ValueError, match=message):
+        check_dataset(dataset, dict(bbox_head=dict(num_classes=4)), 'loader')
+
+
 def test_data_sets_without_known_classes_are_left_out():
     dataset = build('mmseg', 'BaseSegDataset')
     check_dataset(dataset, dict(decode_head=dict(num_classes=4)), 'loader')

@@ -162,6 +162,7 @@ def test_missing_files_are_listed_with_the_fix(root):
         (dict(annotations=0), 'has no annotations'),
         (dict(names=()), 'has no categories'),
         (dict(names=('a', 'a')), 'names a category twice'),
+        (dict(names=(7,)), "category {'id': 9, 'name': 7}: expected a number as id and"),
     ],
 )
 def test_empty_annotation_files(root, kwargs, message):

@@ -116,7 +116,7 @@ OPTIONS = {
     'PIIPViT': (
         vit,
         PLAIN
-        | dict(pretrain_img_size=set(), window_pad=set(), with_cls_token=BOOL)
+        | dict(pretrain_img_size=NONE, window_pad=set(), with_cls_token=BOOL)
         | dict(cls_pos={'False'}),
     ),
     'PIIPViT.arch': (
@@ -130,7 +130,7 @@ OPTIONS = {
         PLAIN | dict(window_size=INT, global_attn_indexes={'[]', '()'}),
     ),
     'PIIPBEiT.arch': (of_arch(beit), dict(qkv_bias=BOOL)),
-    'PIIPUniPerceiver': (uniperceiver, PLAIN | dict(pretrain_img_size=set())),
+    'PIIPUniPerceiver': (uniperceiver, PLAIN | dict(pretrain_img_size=NONE)),
     'PIIPConvNeXt': (
         convnext,
         BRANCH

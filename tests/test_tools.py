@@ -468,6 +468,61 @@ def test_two_processes_on_the_cpu(trained):
     assert (trained / 'two/epoch_1.pth').exists()
 
 
+def edit_annotations(cwd, source, target, edit):
+    """Copy an annotation file of the shapes with changes."""
+    folder = cwd / 'data/shapes/annotations'
+    content = json.loads((folder / source).read_text())
+    edit(content)
+    (folder / target).write_text(json.dumps(content))
+    return f'annotations/{target}'
+
+
+def test_broken_annotations_stop_every_process_with_one_message(trained):
+    def break_some(content):
+        del content['annotations'][0]['area']
+        content['annotations'][1]['image_id'] = 99
+        for image in content['images']:
+            image['file_name'] = f'train/{image["file_name"]}'
+
+    ann_file = edit_annotations(trained, 'instances_train.json', 'bad.json', break_some)
+    option = f'train_dataloader.dataset.ann_file={ann_file}'
+    result = run_on_two_cpus(
+        *('train', TINY, '2', '--work-dir', 'bad', '--cfg-options', option), cwd=trained
+    )
+    assert result.returncode == 1
+    output = result.stdout + result.stderr
+    assert output.count('error: the annotations cannot be used') == 1
+    title = 'data/shapes/annotations/bad.json (train_dataloader):'
+    assert f'{title}\n  1 annotation(s) without area: add what is missing' in output
+    assert 'train/000001.png is in data/shapes; set data_prefix=dict(img=' in output
+    assert '1 annotation(s) whose image_id is that of no image (' in output
+    assert f'{title} 4 of 4 images' in output
+    assert not list(trained.glob('bad/*.pth'))
+
+
+def test_a_detector_is_not_tested_on_classes_in_another_order(trained):
+    ann_file = edit_annotations(
+        *(trained, 'instances_val.json', 'turned.json'),
+        lambda content: content['categories'].reverse(),
+    )
+    result = run(
+        'test.py',
+        *(TINY, 'work/epoch_1.pth', '--cfg-options'),
+        f'test_dataloader.dataset.ann_file={ann_file}',
+        f'test_evaluator.ann_file=data/shapes/{ann_file}',
+        'test_dataloader.dataset.metainfo.classes=[triangle,square,disc]',
+        cwd=trained,
+    )
+    assert result.returncode == 1
+    assert (
+        'error: the classes of the data set of test_dataloader (CocoDataset) are in '
+        'another order than those of the checkpoint. From label 0 on,\n'
+        "  the checkpoint (3 classes) has 'disc', 'square', 'triangle'\n"
+        "  the data set (3 classes) has 'triangle', 'square', 'disc'\n"
+    ) in result.stderr
+    assert 'Traceback' not in result.stderr
+
+
 # --- Checkpoints of the published code ------------------------------------------------
 
 
@@ -663,6 +718,26 @@ def test_every_task_writes_predictions_and_pictures(trained_task):
         source = sources[0]
         picture, image = (cv2.imread(str(path))[-20:] for path in (pictures[0], source))
         assert abs(picture.astype(int) - image).mean() < 3
+
+
+def test_other_classes_than_those_of_the_checkpoint_stop(trained_task):
+    cwd, task = trained_task
+    names = ('background', 'disc', 'square', 'triangle')[task == 'cls' :]
+    other = f'metainfo.classes=[{",".join(names[::-1])}]'
+    checkpoint = last_checkpoint(cwd)
+    options = ('--work-dir', 'other', '--cfg-options')
+    for tool, arguments, loader in (
+        ('test.py', ['config.py', checkpoint], 'test_dataloader'),
+        ('train.py', ['config.py', '--resume', checkpoint], 'train_dataloader'),
+    ):
+        option = f'{loader}.dataset.{other}'
+        result = run(tool, *arguments, *options, option, cwd=cwd)
+        assert result.returncode == 1, result.stdout
+        message = f'error: the classes of the data set of {loader}'
+        assert message in result.stderr
+        assert 'Traceback' not in result.stderr
+        assert 'in another order than those of the checkpoint' in result.stderr
+        assert f"({len(names)} classes) has 'triangle'" in result.stderr
 
 
 def test_test_time_augmentation_in_every_task(trained_task):

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import METRICS, RUNNERS
 from mmengine.runner import Runner
 
-from piip_mm.engine import check_classes, check_data
+from piip_mm.engine import check_classes, check_coco, check_data
 from piip_mm.engine.launch import (
     CHECKPOINT_ERRORS,
     add_common_arguments,
@@ -113,6 +113,7 @@ def main() -> None:
         cfg.load_from, cfg.resume = args.checkpoint, False
         check_data(cfg, 'test')
         checkpoint_names(args.checkpoint)
+        check_coco(cfg, 'test')
         if args.show or args.show_dir:
             enable_drawing(cfg, args)
         if args.tta:

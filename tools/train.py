@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 
-from piip_mm.engine import check_classes, check_data
+from piip_mm.engine import check_classes, check_coco, check_data
 from piip_mm.engine.launch import (
     CHECKPOINT_ERRORS,
     add_common_arguments,
@@ -98,6 +98,7 @@ def main() -> None:
         skip_pretrained(cfg)
         accept_published_checkpoints(cfg, strict=False)
         check_data(cfg, 'train')
+        check_coco(cfg, 'train')
         check_amp_device(cfg)
         if args.launcher == 'none':
             fetch_pretrained(cfg)

@@ -2,6 +2,7 @@
 
 from .checkpoint_hook import PublishedCheckpointHook
 from .class_check import check_classes
+from .coco_check import check_coco
 from .custom_data import expand_custom_data
 from .data_check import check_data, find_missing
 from .draw_hook import DrawPredictionsHook
@@ -12,6 +13,7 @@ __all__ = [
     'PIIPLayerDecayOptimWrapperConstructor',
     'PublishedCheckpointHook',
     'check_classes',
+    'check_coco',
     'check_data',
     'expand_custom_data',
     'find_missing',

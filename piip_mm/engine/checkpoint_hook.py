@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -13,6 +13,8 @@ from piip_mm.checks import check_bool, check_sequence
 from piip_mm.published.checkpoints import convert_published, is_published
 from piip_mm.weights.report import check_values, compare
 from piip_mm.weights.source import errors_in, unwrap_state_dict
+
+from .class_check import classes_in_checkpoint, compare_classes
 
 #: Prefixes of the parameters of our backbones in a checkpoint.
 _BACKBONE = ('backbone.branches.', 'backbone.branch.')
@@ -35,9 +37,10 @@ class PublishedCheckpointHook(Hook):
     this package are not changed. The log says what was dropped and what does not fit.
 
     Args:
-        strict: Refuse any checkpoint that does not fit the model, as ``tools/test.py``
-            does. Otherwise heads may differ, for example for fine-tuning on other
-            classes; the backbone has to fit unless the file has none of its parameters.
+        strict: Refuse any checkpoint that does not fit the model, or whose classes are
+            not those of the test data, as ``tools/test.py`` does. Otherwise heads may
+            differ, for example for fine-tuning on other classes, unless a run is resumed;
+            the backbone has to fit unless the file has none of its parameters.
         ignore: Prefixes of parts that the model was built without on purpose.
     """
 
@@ -57,8 +60,8 @@ class PublishedCheckpointHook(Hook):
         Raises:
             CheckpointError: If the checkpoint contains no weights, or values that are not
                 finite numbers, or does not fit, see ``strict``; lists what is missing,
-                left over or of another shape. Also if a run is to resume from a
-                published checkpoint.
+                left over or of another shape, or the classes that differ. Also if a run
+                is to resume from a published checkpoint, or from one of other classes.
         """
         try:
             with errors_in(getattr(runner, '_load_from', None) or 'checkpoint'):
@@ -85,6 +88,8 @@ class PublishedCheckpointHook(Hook):
                 'with --cfg-options load_from=FILE'
             )
         check_values(state_dict, model)
+        if self.strict or runner._resume:
+            _check_classes(runner, checkpoint)
         checkpoint['state_dict'] = state_dict
         report = compare(state_dict, model)
         report.dropped = dropped
@@ -99,3 +104,19 @@ class PublishedCheckpointHook(Hook):
         if published or report.misfits:
             origin = ' of the published PIIP code' if published else ''
             runner.logger.log(level, f'Checkpoint{origin}: {report}')
+
+
+def _check_classes(runner: Any, checkpoint: Mapping[str, Any]) -> None:
+    """Compare the classes of a checkpoint with those of the data."""
+    trained = classes_in_checkpoint(checkpoint)
+    if trained is None:
+        runner.logger.info(
+            'The checkpoint does not name its classes; they are not compared with those '
+            'of the data'
+        )
+        return
+    name = 'train_dataloader' if runner._resume else 'test_dataloader'
+    try:
+        compare_classes(trained, getattr(runner, name).dataset, name)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error

@@ -1,9 +1,10 @@
-"""Compares the classes of the data sets with the model and with the labels."""
+"""Compares the classes of the data sets with the model, the labels and checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -56,11 +57,11 @@ def check_dataset(dataset: Any, model: Any, loader: str) -> None:
 
     Raises:
         ValueError: If the number of classes of a head differs, or a label in an
-            annotation file of mmpretrain is not a class; names both, and the fix.
+            annotation file of mmpretrain is not a class; names both, and the fix. Also
+            see :func:`classes_of`.
     """
-    metainfo = getattr(dataset, 'metainfo', {})
-    classes = metainfo.get('classes')
-    if classes is None or 'thing_classes' in metainfo:
+    classes = classes_of(dataset)
+    if classes is None or 'thing_classes' in dataset.metainfo:
         return
     num_classes = len(classes)
     what = (
@@ -93,6 +94,66 @@ def check_dataset(dataset: Any, model: Any, loader: str) -> None:
             ignore = dict(ignore_index=dataset.ignore_index)
             check = partial(check_label_map, num_classes=num_classes, **ignore)
             steps.insert(loads.index(True) + 1, check)
+
+
+def classes_of(dataset: Any) -> list[str] | None:
+    """Names of the classes of a built data set; None if it does not know them.
+
+    Raises:
+        ValueError: If its classes are a string, of which each letter would be a class.
+    """
+    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    if isinstance(classes, str):
+        raise ValueError(
+            f'metainfo.classes of a {type(dataset).__name__} is the string {classes!r}: '
+            f'expected a list of names, such as [{classes!r}], or a file with one name '
+            'per line'
+        )
+    return None if classes is None else [str(name) for name in classes]
+
+
+def classes_in_checkpoint(checkpoint: Mapping[str, Any]) -> list[str] | None:
+    """Names of the classes that a checkpoint of any OpenMMLab version was trained on."""
+    meta = checkpoint.get('meta') or {}
+    # MMEngine has 'dataset_meta'; older versions put 'CLASSES' next to it or into it.
+    fields = {**meta, **(meta.get('dataset_meta') or {})}
+    names = {str(key).lower(): value for key, value in fields.items()}.get('classes')
+    return None if names is None else [str(name) for name in names]
+
+
+def compare_classes(trained: list[str], dataset: Any, what: str) -> None:
+    """Compare the classes of a checkpoint with those of a data set, if it knows them.
+
+    Args:
+        trained: Names from the checkpoint, in the order of the labels.
+        dataset: A built data set.
+        what: What it is for, for the message.
+
+    Raises:
+        ValueError: If names or their order differ; shows both lists from the first
+            difference.
+    """
+    classes = classes_of(dataset)
+    if classes is None or classes == trained:
+        return
+    pairs = enumerate(zip_longest(trained, classes))
+    first = next(label for label, (ours, theirs) in pairs if ours != theirs)
+    how = 'in another order than' if sorted(classes) == sorted(trained) else 'other than'
+    raise ValueError(
+        f'the classes of the data set of {what} ({type(dataset).__name__}) are {how} '
+        f'those of the checkpoint. From label {first} on,\n'
+        f'  the checkpoint ({len(trained)} classes) has {_shown(trained[first:])}\n'
+        f'  the data set ({len(classes)} classes) has {_shown(classes[first:])}\n'
+        'Use data with the classes of the checkpoint in the same order: set metainfo='
+        'dict(classes=...) of the data set, or custom.classes, and for COCO format the '
+        'categories of the annotation file. To train on other classes, start from the '
+        'checkpoint with load_from instead of resuming'
+    )
+
+
+def _shown(names: list[str]) -> str:
+    rest = ['...'] if len(names) > _NUM_SHOWN else []
+    return ', '.join([*map(repr, names[:_NUM_SHOWN]), *rest]) or 'none'
 
 
 def heads_with_classes(model: Any) -> Iterator[tuple[str, MutableMapping[str, Any]]]:

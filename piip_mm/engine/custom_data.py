@@ -16,7 +16,6 @@ The tools spread these values over the config, so each is given once, in a file 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from mmengine.logging import print_log
 from piip_mm.checks import check_mapping
 
 from .class_check import heads_with_classes
+from .coco_file import read_coco
 from .data_check import check_data, leaf_datasets, walk
 
 _REQUIRED = ('data_root', 'train_ann', 'val_ann')
@@ -127,18 +127,4 @@ def _as_names(given: Any) -> list[str]:
 
 def _categories(ann_file: Path) -> list[str]:
     """Names of the categories of a COCO annotation file, in its order."""
-    try:
-        content = json.loads(ann_file.read_text())
-    except ValueError as error:
-        raise ValueError(f'{ann_file} is not a JSON file: {error}') from error
-    parts = ('images', 'annotations', 'categories')
-    empty = [part for part in parts if not (type(content) is dict and content.get(part))]
-    if empty:
-        raise ValueError(
-            f'{ann_file} has no {" and no ".join(empty)}; expected a COCO annotation '
-            f'file with {", ".join(parts)}'
-        )
-    names = [str(category['name']) for category in content['categories']]
-    if len(set(names)) < len(names):
-        raise ValueError(f'{ann_file} names a category twice: {names}')
-    return names
+    return [category['name'] for category in read_coco(ann_file)['categories']]

@@ -71,6 +71,11 @@ def find_missing(cfg: Config, task: str) -> dict[str, str]:
     return missing
 
 
+def is_first_process() -> bool:
+    """Whether this is the first of several processes, which may not be joined yet."""
+    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
+
+
 def walk(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:
     """Every dict at and below a node of a config, with its dotted path."""
     children: Any = enumerate(node) if isinstance(node, (list, tuple)) else ()
@@ -79,6 +84,11 @@ def walk(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:
         children = node.items()
     for key, child in children:
         yield from walk(child, f'{path}.{key}')
+
+
+def is_local(part: Mapping[str, Any]) -> bool:
+    """Whether the config of a data set or a metric says nothing of remote storage."""
+    return (part.get('backend_args') or {}).get('backend', 'local') == 'local'
 
 
 def leaf_datasets(loader: Any) -> list[Any]:
@@ -112,7 +122,7 @@ def _expected_paths(cfg: Config, task: str) -> Iterator[tuple[str, str]]:
 
 def _paths_of(part: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Paths in the config of a data set or a metric; other configs have none."""
-    if (part.get('backend_args') or {}).get('backend', 'local') != 'local':
+    if not is_local(part):
         return
     root = part.get('data_root') or ''
     if part.get('ann_file'):

@@ -20,6 +20,7 @@ from torch import nn
 
 from .checkpoint_hook import CheckpointError
 from .custom_data import expand_custom_data
+from .data_check import is_first_process
 
 #: Errors of a checkpoint that a run loads.
 CHECKPOINT_ERRORS = (CheckpointError,)
@@ -125,8 +126,7 @@ def user_errors(kinds: tuple[type[Exception], ...] = INPUT_ERRORS) -> Iterator[N
     try:
         yield
     except kinds as error:
-        is_first = os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
-        raise SystemExit(f'error: {error}' if is_first else 1) from None
+        raise SystemExit(f'error: {error}' if is_first_process() else 1) from None
 
 
 @MODEL_WRAPPERS.register_module()
