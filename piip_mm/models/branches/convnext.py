@@ -148,6 +148,7 @@ class PIIPConvNeXt(Branch):
             **kwargs,
         )
         self.arch = geometry
+        self.in_channels = in_channels
         network = ConvNeXt(
             in_chans=in_channels,
             num_classes=0,
@@ -164,7 +165,6 @@ class PIIPConvNeXt(Branch):
             if isinstance(stage.downsample, nn.Sequential):
                 self.blocks.append(stage.downsample)
             self.blocks.extend(stage.blocks)
-        self.freeze_stages()
 
     def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
         dtype = next(self.stem.parameters()).dtype
