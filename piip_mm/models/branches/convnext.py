@@ -167,8 +167,8 @@ class PIIPConvNeXt(Branch):
             self.blocks.extend(stage.blocks)
 
     def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        dtype = next(self.stem.parameters()).dtype
-        return _to_tokens(self.stem(image.to(dtype)))
+        stem: Any = self.stem
+        return _to_tokens(stem(image.to(stem[0].weight.dtype)))
 
     def run(
         self, tokens: Tensor, grid: tuple[int, int], start: int, stop: int

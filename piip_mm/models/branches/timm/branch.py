@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import timm
@@ -15,7 +16,7 @@ from timm.layers import BatchNormAct2d, SyncBatchNormAct
 from timm.models._manipulate import reinit_non_persistent_buffers
 from torch import Tensor, nn
 
-from piip_mm.checks import check_mapping, check_rate
+from piip_mm.checks import check_int, check_mapping, check_rate
 from piip_mm.weights.rename import Rule
 from piip_mm.weights.source import check_timm_model
 
@@ -90,6 +91,7 @@ class PIIPTimm(Branch):
             return net, supported.adapter(net)
 
         in_channels = options.get('in_chans', 3)
+        check_int('model_kwargs in_chans', in_channels)
         try:
             with torch.device('meta'):
                 _, meta_adapter = build()
@@ -109,6 +111,7 @@ class PIIPTimm(Branch):
         self.net, self.adapter = build()
         self.num_prefix_tokens = self.adapter.num_prefix_tokens
         self.has_cls_token = getattr(self.net, 'cls_token', None) is not None
+        self._first_name = next(name for name, _ in self.net.named_parameters())
         self._norm_acts = {
             name
             for name, layer in self.net.named_modules()
@@ -131,13 +134,17 @@ class PIIPTimm(Branch):
                 layer.register_forward_hook(_activate)
 
     def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        return self.adapter.embed(image.to(next(self.net.parameters()).dtype))
+        return self.adapter.embed(image.to(self._first_weight().dtype))
 
     def run(
         self, tokens: Tensor, grid: tuple[int, int], start: int, stop: int
     ) -> tuple[Tensor, tuple[int, int]]:
         """See :meth:`Branch.run`; hierarchical models change grid and width."""
         return self.adapter.run(tokens, grid, start, stop, self.run_block)
+
+    def _first_weight(self) -> Tensor:
+        # By its name, because FSDP may replace parameters by plain tensors.
+        return attrgetter(self._first_name)(self.net)
 
     def weight_rules(self) -> Sequence[Rule]:
         """See :meth:`Branch.weight_rules`; parts of timm's model that the branch does not
@@ -202,12 +209,13 @@ def _activate(norm: nn.Module, _: Any, x_BCHW: Tensor) -> Tensor:
 def _compute_buffers(branch: nn.Module, _: Any) -> None:
     """State-dict hook: compute the constants that no state dict contains, in case that
     the model was built on the meta device."""
-    net: Any = branch.net
-    device = next(net.parameters()).device
+    assert isinstance(branch, PIIPTimm)
+    net = branch.net
+    device = branch._first_weight().device
     for module in net.modules():
         for name in module._non_persistent_buffers_set:
             buffer = module._buffers[name]
-            if buffer is not None and buffer.is_meta:
+            if buffer is not None and buffer.is_meta:  # load_state_dict(assign=True)
                 module._buffers[name] = torch.empty_like(buffer, device=device)
     reinit_non_persistent_buffers(net)
 

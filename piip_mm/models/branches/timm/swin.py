@@ -11,7 +11,7 @@ from timm.models.swin_transformer import (
     window_partition,
     window_reverse,
 )
-from timm.models.swin_transformer_v2 import SwinTransformerV2Block
+from timm.models.swin_transformer_v2 import SwinTransformerV2, SwinTransformerV2Block
 from torch import Tensor
 
 from .adapters import Tokens, crop
@@ -86,4 +86,9 @@ class SwinAdapter(MapAdapter):
             block.__class__ = _BLOCKS.get(type(block), type(block))
 
     def embed(self, image: Tensor) -> Tokens:
+        if image.dtype == torch.float16 and isinstance(self.net, SwinTransformerV2):
+            raise ValueError(
+                'float16 weights of a Swin V2 give NaN where windows are padded (keys of '
+                'length 0 are normalised); use bfloat16, or float32 weights with autocast'
+            )
         return super().embed(crop(image, self.net.patch_embed.patch_size))
