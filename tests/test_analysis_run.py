@@ -244,6 +244,8 @@ def test_channels_of_the_image():
 class AveragingBranch(Branch):
     """A family without a layer of the package, which calls functions in its methods."""
 
+    embedding = ('weight',)
+
     def __init__(self, img_size):
         super().__init__(img_size=img_size, dims=(32,) * 4, strides=(16,) * 4)
         self.weight = nn.Parameter(torch.zeros(32, 3, 16, 16))

@@ -147,8 +147,8 @@ def test_classes_of_checkpoint_and_data(meta, resume, tmp_path):
     with pytest.raises(CheckpointError) as error:
         load(file, classes=('RBC', 'Platelets', 'WBC'), **run)
     assert str(error.value).startswith(
-        f'checkpoint: the classes of the data set of {name} (SimpleNamespace) are in another order '
-        'than those of the checkpoint. From label 1 on,\n'
+        f'checkpoint: the classes of the data set of {name} (SimpleNamespace) are in '
+        'another order than those of the checkpoint. From label 1 on,\n'
         "  the checkpoint (3 classes) has 'WBC', 'Platelets'\n"
         "  the data set (3 classes) has 'Platelets', 'WBC'\n"
         'Use data with the classes of the checkpoint in the same order: set metainfo='

@@ -150,8 +150,7 @@ def branch_images(backbone: Backbone, shape: Size | None = None) -> list[Tensor]
     """Images of the branches for an (H, W) input, on the meta device; without a shape,
     square images of the ``img_size`` of each branch."""
     branches = backbone.branch_list
-    # The first convolution is that of the patches or of the stem.
-    channels = next((conv.in_channels for conv in _modules(branches[0], nn.Conv2d)), 3)
+    channels = branches[0].in_channels
     if shape is not None:
         image = torch.empty(1, channels, *shape, device='meta')
         return [backbone.branch_image(image, i) for i in range(len(branches))]

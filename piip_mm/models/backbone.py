@@ -51,7 +51,7 @@ class Backbone(BaseModule, metaclass=OptionErrors):
 
     @abstractmethod
     def forward_images(self, images: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Extract features from one (B, 3, h, w) image per branch."""
+        """Extract features from one (B, in_channels, h, w) image per branch."""
 
     @abstractmethod
     def published_rules(self) -> list[Rule]:
@@ -61,8 +61,8 @@ class Backbone(BaseModule, metaclass=OptionErrors):
         """Extract features.
 
         Args:
-            image: (B, 3, H, W), large enough to give every branch a patch and every
-                output map a pixel.
+            image: (B, in_channels, H, W), large enough to give every branch a patch and
+                every output map a pixel.
 
         Returns:
             Tensors in float32 under autocast, in the type of the model otherwise, see
@@ -72,7 +72,7 @@ class Backbone(BaseModule, metaclass=OptionErrors):
             branch.
 
         Raises:
-            ValueError: If the image is too small.
+            ValueError: If the image is too small or has other channels.
         """
         return self.forward_images(
             [self.branch_image(image, index) for index in range(len(self.branch_list))]
@@ -82,19 +82,22 @@ class Backbone(BaseModule, metaclass=OptionErrors):
         """The image as a branch sees it.
 
         Args:
-            image: (B, 3, H, W), the image of the first branch.
+            image: (B, in_channels, H, W), the image of the first branch.
             index: Index of the branch.
 
         Returns:
-            (B, 3, int(H * r), int(W * r)), where r is the ratio of the branch's
+            (B, in_channels, int(H * r), int(W * r)), where r is the ratio of the branch's
             ``img_size`` to the first branch's; the image itself if r is 1.
 
         Raises:
-            ValueError: If the image is too small for a branch, or has integer pixels.
+            ValueError: If the image is too small for a branch, or has other channels or
+                integer pixels.
         """
-        if image.ndim != 4:
+        channels = self.branch_list[index].in_channels
+        if image.ndim != 4 or image.shape[1] != channels:
             raise ValueError(
-                f'input of shape {tuple(image.shape)}: expected images (B, 3, H, W)'
+                f'input of shape {tuple(image.shape)}: expected images '
+                f'(B, {channels}, H, W), {channels} being the channels of the branches'
             )
         if not image.is_floating_point():
             raise ValueError(

@@ -18,6 +18,16 @@ def check_resolutions(sizes: Sequence[int]) -> None:
             )
 
 
+def check_channels(channels: Sequence[int]) -> None:
+    """Raise ``ValueError`` unless the images of all branches have as many channels."""
+    if len(set(channels)) > 1:
+        raise ValueError(
+            f'the branches expect images of {list(channels)} channels, but all see the '
+            'same image; give them the same in_channels (PIIPTimm: in_chans in '
+            'model_kwargs)'
+        )
+
+
 def resolve_merge_branches(
     merge_branches: Sequence[int] | None, num_branches: int
 ) -> list[int]:

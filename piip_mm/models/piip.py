@@ -18,6 +18,7 @@ from .backbone import Backbone, build_branch
 from .branches import Branch
 from .directions import groups_read, plan_interactions
 from .groups import (
+    check_channels,
     check_resolutions,
     resolve_group_ends,
     resolve_merge_branches,
@@ -89,6 +90,7 @@ class PIIP(Backbone):
             build_branch(cfg, f'branches[{index}]') for index, cfg in enumerate(branches)
         )
         check_resolutions([branch.img_size for branch in self.branches])
+        check_channels([branch.in_channels for branch in self.branches])
         self.depths = [branch.depth for branch in self.branches]
         self.ends = resolve_group_ends(self.depths, num_interactions, interaction_ends)
         self.out_type = out_type

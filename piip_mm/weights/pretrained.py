@@ -57,8 +57,8 @@ def load_pretrained(branch: PretrainedTarget, checkpoint: str) -> LoadReport:
     report.dropped, report.resized = dropped, resized
     if report.mismatched:
         raise ValueError(
-            f'{checkpoint} does not fit the branch; check its arch. '
-            + '; '.join(report.mismatched[:4])
+            f'{checkpoint} does not fit the branch; check its arch and the channels of '
+            'its image. ' + '; '.join(report.mismatched[:4])
         )
     for name in report.left_over:
         # The network may have removed the last blocks of the branch.

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from itertools import chain
+from typing import Any, NoReturn
 
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from piip_mm.checks import OptionErrors, check_bool, check_int
+from piip_mm.checks import OptionErrors, check_bool, check_int, check_sequence
 from piip_mm.weights.pretrained import load_pretrained
 from piip_mm.weights.rename import Rule
 
 
-class Branch(BaseModule, metaclass=OptionErrors):
+class _BranchMeta(OptionErrors):
+    """Checks and freezes a branch after its constructor, whichever class that is of."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+        branch = super().__call__(*args, **kwargs)
+        branch.check_parts()
+        return branch.train()
+
+
+class Branch(BaseModule, metaclass=_BranchMeta):
     """A network that can be run block by block on tokens.
 
     Only a branch knows how its tokens are made, what happens inside a block, and what the
@@ -25,12 +35,17 @@ class Branch(BaseModule, metaclass=OptionErrors):
     ``dims[i]`` and one token covers ``strides[i]`` pixels. P prefix tokens (class and
     register tokens) may precede them; only the blocks process these.
 
-    A subclass builds the parts of its embedding and ``blocks``, calls
-    :meth:`freeze_stages`, and defines :meth:`embed` and :meth:`run`.
+    A subclass builds the parts of its embedding and ``blocks``, and defines :meth:`embed`
+    and :meth:`run`.
+
+    The network calls these two, and never the branch itself. What acts on calls of
+    modules (hooks, FSDP, MMEngine's ``activation_checkpointing``) therefore belongs to
+    the blocks, each of which is called once per image.
 
     Attributes:
         blocks: The blocks, in the order in which they are run.
         embedding: Names of the modules and parameters that make up the embedding.
+        in_channels: Channels of the image.
         num_prefix_tokens: P.
         has_cls_token: Whether the first prefix token is a class token.
         has_layers: Whether :meth:`get_layer_depth` distinguishes the blocks; otherwise
@@ -47,19 +62,22 @@ class Branch(BaseModule, metaclass=OptionErrors):
         strides: Stride in pixels after each block.
         with_cp: Recompute blocks in the backward pass to save memory.
         frozen_stages: -1 trains everything, 0 freezes the embedding, k the embedding and
-            the first k blocks.
+            the first k blocks, including the statistics of their BatchNorms.
+        norm_eval: Keep the statistics of all BatchNorms as they are in training.
         init_cfg: MMEngine's initialisation config; ``dict(type='Pretrained',
             checkpoint=...)`` loads weights of the branch's family, see
             :func:`piip_mm.weights.pretrained.load_pretrained`.
 
     Raises:
-        ValueError: If ``img_size`` is too small for a single token or ``frozen_stages``
-            is out of range.
+        ValueError: If ``img_size`` is too small for a single token, ``frozen_stages`` is
+            out of range, or what a subclass built is not what it describes; see also
+            :meth:`check_parts`.
     """
 
     blocks: nn.ModuleList
     embedding: tuple[str, ...] = ('patch_embed',)
 
+    in_channels = 3
     num_prefix_tokens = 0
     has_cls_token = False
     has_layers = True
@@ -74,12 +92,23 @@ class Branch(BaseModule, metaclass=OptionErrors):
         strides: tuple[int, ...],
         with_cp: bool = False,
         frozen_stages: int = -1,
+        norm_eval: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         check_int('img_size', img_size)
         check_int('frozen_stages', frozen_stages, minimum=-1)
         check_bool('with_cp', with_cp)
+        check_bool('norm_eval', norm_eval)
+        for name, values in (('dims', dims), ('strides', strides)):
+            check_sequence(name, values)
+            for value in values:
+                check_int(name, value)
+        if not dims or len(dims) != len(strides):
+            raise ValueError(
+                f'{len(dims)} dims and {len(strides)} strides: expected one of each for '
+                'every block'
+            )
         if img_size < strides[-1]:
             raise ValueError(
                 f'img_size {img_size} is smaller than one patch of {strides[-1]} pixels; '
@@ -91,11 +120,12 @@ class Branch(BaseModule, metaclass=OptionErrors):
                 '(all blocks)'
             )
         self.img_size = img_size
-        self.dims = dims
-        self.strides = strides
+        self.dims = tuple(dims)
+        self.strides = tuple(strides)
         self.built_depth = len(dims)
         self.with_cp = with_cp
         self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
 
     @property
     def depth(self) -> int:
@@ -109,7 +139,7 @@ class Branch(BaseModule, metaclass=OptionErrors):
 
     @abstractmethod
     def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """(B, 3, h, w) image to (B, P + N, C) tokens and their grid (H, W)."""
+        """(B, in_channels, h, w) image to (B, P + N, C) tokens and their grid (H, W)."""
 
     @abstractmethod
     def run(
@@ -124,11 +154,53 @@ class Branch(BaseModule, metaclass=OptionErrors):
             return checkpoint(block, *args, use_reentrant=False)
         return block(*args)
 
-    def stage_modules(self, stage: int) -> list[nn.Module | nn.Parameter]:
-        """Modules and parameters of the embedding (stage 0) or of block ``stage - 1``."""
-        if stage == 0:
-            return [getattr(self, name) for name in self.embedding]
-        return [self.blocks[stage - 1]]
+    def forward(self, *args: Any) -> NoReturn:
+        """Raise ``NotImplementedError``: a branch is not called, see the class."""
+        raise NotImplementedError(
+            f'{type(self).__name__} cannot be called: a network runs it by embed() and '
+            'run(). Use it as a branch of PIIP or ViTPyramid, and apply what acts on '
+            'calls (hooks, FSDP, activation checkpointing) to its blocks'
+        )
+
+    def embedding_modules(self) -> Sequence[nn.Module | nn.Parameter]:
+        """Modules and parameters of the embedding."""
+        return [getattr(self, name) for name in self.embedding]
+
+    def block_modules(self) -> Sequence[Sequence[nn.Module]]:
+        """The modules of each block."""
+        return [[block] for block in self.blocks]
+
+    def check_parts(self) -> None:
+        """Check what a subclass built; called when its constructor has returned.
+
+        Raises:
+            ValueError: If blocks or parts of the embedding are missing, or an option does
+                not suit the norms of the blocks.
+        """
+        try:
+            self.embedding_modules()
+            num_blocks = len(self.block_modules())
+        except AttributeError as error:
+            raise ValueError(
+                f"{error}; a branch keeps its blocks in 'blocks', and 'embedding' names "
+                f'the other parts ({", ".join(self.embedding)})'
+            ) from error
+        if num_blocks != self.depth:
+            raise ValueError(
+                f'{type(self).__name__} has {num_blocks} blocks, but dims and strides '
+                f'for {self.depth}; give one of each for every block'
+            )
+        if self.norm_eval and not _batch_norms([self]):
+            raise ValueError(
+                f'norm_eval=True, but this {type(self).__name__} has no BatchNorm; '
+                'remove norm_eval'
+            )
+        trained = self.block_modules()[max(self.frozen_stages, 0) :]
+        if self.with_cp and not self.norm_eval and any(map(_batch_norms, trained)):
+            raise ValueError(
+                'with_cp=True runs blocks twice, which would update the statistics of '
+                'their BatchNorms twice; set norm_eval=True or with_cp=False'
+            )
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Layer of a parameter for layer-wise learning-rate decay.
@@ -208,16 +280,30 @@ class Branch(BaseModule, metaclass=OptionErrors):
             super().init_weights()
 
     def freeze_stages(self) -> None:
-        """Freeze the embedding and blocks that ``frozen_stages`` selects; a subclass
-        calls this at the end of its constructor."""
-        for stage in range(self.frozen_stages + 1):
-            for module in self.stage_modules(stage):
-                module.requires_grad_(False)
-                if isinstance(module, nn.Module):
-                    module.eval()
+        """Freeze the embedding and blocks that ``frozen_stages`` selects."""
+        stages = [self.embedding_modules(), *self.block_modules()]
+        for module in chain(*stages[: self.frozen_stages + 1]):
+            module.requires_grad_(False)
+            if isinstance(module, nn.Module):
+                module.eval()
 
     def train(self, mode: bool = True) -> Branch:
-        """Set the mode; frozen stages stay in evaluation mode."""
+        """Set the mode; frozen stages stay in evaluation mode, and so do all BatchNorms
+        if ``norm_eval`` is set."""
         super().train(mode)
         self.freeze_stages()
+        if self.norm_eval:
+            for norm in _batch_norms([self]):
+                norm.eval()
         return self
+
+
+def _batch_norms(modules: Sequence[nn.Module]) -> list[nn.Module]:
+    """Layers with running statistics: also mmcv's SyncBatchNorm, which has no base class
+    in common with PyTorch's."""
+    return [
+        layer
+        for module in modules
+        for layer in module.modules()
+        if getattr(layer, 'running_mean', None) is not None
+    ]

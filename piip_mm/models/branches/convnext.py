@@ -146,6 +146,7 @@ class PIIPConvNeXt(Branch):
             **kwargs,
         )
         self.arch = geometry
+        self.in_channels = in_channels
         network = ConvNeXt(
             in_chans=in_channels,
             num_classes=0,
@@ -162,11 +163,10 @@ class PIIPConvNeXt(Branch):
             if isinstance(stage.downsample, nn.Sequential):
                 self.blocks.append(stage.downsample)
             self.blocks.extend(stage.blocks)
-        self.freeze_stages()
 
     def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        dtype = next(self.stem.parameters()).dtype
-        return _to_tokens(self.stem(image.to(dtype)))
+        stem: Any = self.stem
+        return _to_tokens(stem(image.to(stem[0].weight.dtype)))
 
     def run(
         self, tokens: Tensor, grid: tuple[int, int], start: int, stop: int

@@ -83,6 +83,7 @@ class PlainBranch(Branch):
                 logger='current',
             )
         self.arch = resolved
+        self.in_channels = in_channels
         self.windows = windows_of_blocks(window_size, global_attn_indexes, depth)
         self.drop_path_rates = drop_path_rates(drop_path_rate, depth, drop_path_schedule)
         self.mlp_act = mlp_act
@@ -99,7 +100,7 @@ class PlainBranch(Branch):
         norm: str = 'LN',
         norm_eps: float = 1e-6,
     ) -> None:
-        """Build and initialise the blocks, and freeze ``frozen_stages``.
+        """Build and initialise the blocks.
 
         Args:
             attention: Builds the attention of a block from its window size.
@@ -120,10 +121,10 @@ class PlainBranch(Branch):
             for window, rate in zip(self.windows, self.drop_path_rates, strict=True)
         )
         init_new_layers(self.blocks)
-        self.freeze_stages()
 
     def embed_patches(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """(B, 3, h, w) image to (B, N, C) tokens without positions, and their (H, W)."""
+        """(B, in_channels, h, w) image to (B, N, C) tokens without positions, and their
+        (H, W)."""
         x = self.patch_embed(image.to(self.patch_embed.weight.dtype))
         return as_tokens(x), (x.shape[2], x.shape[3])
 

@@ -22,8 +22,8 @@ Call = Callable[..., Tensor]
 class Adapter(ABC):
     """Embeds images and runs blocks with the models of one timm class.
 
-    Everything that depends on the grid is computed anew in each call; nothing is carried
-    over from the previous image.
+    Everything that depends on the grid is computed anew in each call. No attribute of the
+    model is set while it runs: images of different sizes may run at the same time.
 
     Args:
         net: The model, without the layers after its last block.
@@ -50,7 +50,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def embed(self, image: Tensor) -> Tokens:
-        """(B, 3, h, w) image to (B, P + N, C) tokens and their grid."""
+        """Images (B, channels, h, w) to (B, P + N, C) tokens and their grid."""
 
     @abstractmethod
     def run(

@@ -33,18 +33,23 @@ class HieraAdapter(Adapter):
             for side, stride in zip(image.shape[2:], net.patch_stride, strict=True)
         )
         tokens = net.patch_embed(image)
+        return tokens + self._positions(grid).to(tokens.dtype), grid
+
+    def _positions(self, grid: tuple[int, ...]) -> Tensor:
+        """(1, N, C) position embedding of a grid."""
+        net = self.net
         if net.pos_embed_win is None:
-            old_grid = net.tokens_spatial_shape
-            tokens = tokens + resample_abs_pos_embed(
-                net.pos_embed, list(grid), list(old_grid), num_prefix_tokens=0
+            old_grid = list(net.tokens_spatial_shape)
+            return resample_abs_pos_embed(
+                net.pos_embed, list(grid), old_grid, num_prefix_tokens=0
             )
-        else:
-            # timm reads the size of the image from this attribute.
-            net.mask_spatial_shape = [
-                side // unit for side, unit in zip(grid, net.mask_unit_size, strict=True)
-            ]
-            tokens = net._pos_embed(tokens)
-        return tokens, grid
+        # Float32, because antialiasing has no 16-bit kernel on CPUs.
+        coarse = F.interpolate(
+            net.pos_embed.float(), grid, mode='bicubic', antialias=True
+        )
+        units = zip(grid, net.mask_unit_size, strict=True)
+        window = net.pos_embed_win.tile([side // unit for side, unit in units])
+        return (coarse + window).flatten(2).transpose(1, 2)
 
     def run(
         self, tokens: Tensor, grid: tuple[int, int], start: int, stop: int, call: Call

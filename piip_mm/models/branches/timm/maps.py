@@ -1,13 +1,13 @@
-"""timm models whose blocks work on maps: convolutional networks and Swin."""
+"""timm models whose blocks work on maps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from .adapters import Adapter, Call, Tokens, crop
+from .adapters import Adapter, Call, Tokens
 
 
 class MapAdapter(Adapter):
@@ -73,45 +73,11 @@ class MapAdapter(Adapter):
             x = x.permute(0, 3, 1, 2)
         for names in self.blocks()[start:stop]:
             for name in names:
-                x = call(self.function_of(self.net.get_submodule(name)), x)
+                x = call(self.net.get_submodule(name), x)
         return self.to_tokens(x)
-
-    def function_of(self, module: nn.Module) -> Callable[[Tensor], Tensor]:
-        """The function that runs a module on a map."""
-        return module
 
     def to_tokens(self, x: Tensor) -> Tokens:
         """Map to (B, N, C) tokens and their (H, W) grid."""
         if not self.channels_last:
             x = x.permute(0, 2, 3, 1)
         return x.flatten(1, 2), (x.shape[1], x.shape[2])
-
-
-class SwinAdapter(MapAdapter):
-    """``SwinTransformer`` and its second version: shifted windows.
-
-    Windows have the size that they have at the model's own image size. timm pads maps to
-    whole windows, but decides once, for the model's own image size, whether a window
-    covers the grid and must not be shifted; here this is decided for each image. The
-    result is that of a timm model built for the size of the image with these windows.
-    """
-
-    def __init__(self, net: Any) -> None:
-        super().__init__(net, stem=('patch_embed',), root='layers', channels_last=True)
-
-    def embed(self, image: Tensor) -> Tokens:
-        return super().embed(crop(image, self.net.patch_embed.patch_size))
-
-    def function_of(self, module: nn.Module) -> Callable[[Tensor], Tensor]:
-        if not hasattr(module, 'target_shift_size'):
-            return module
-
-        def shifted(x_BHWC: Tensor) -> Tensor:
-            block: Any = module
-            block.shift_size = tuple(
-                window // 2 if any(block.target_shift_size) and side > window else 0
-                for side, window in zip(x_BHWC.shape[1:3], block.window_size, strict=True)
-            )
-            return block(x_BHWC)
-
-        return shifted

@@ -9,7 +9,8 @@ from typing import Any
 
 from .adapters import Adapter, EvaAdapter, PlainAdapter
 from .hiera import HieraAdapter, HieraDetAdapter
-from .maps import MapAdapter, SwinAdapter
+from .maps import MapAdapter
+from .swin import SwinAdapter
 
 
 @dataclass(frozen=True)
