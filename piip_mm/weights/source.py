@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from pickle import UnpicklingError
@@ -56,6 +56,47 @@ def unwrap_state_dict(content: Any) -> dict[str, Any]:
             f'of the keys {", ".join(_WRAPPERS)}'
         )
     return {name.removeprefix('module.'): value for name, value in content.items()}
+
+
+def select_prefix(
+    state_dict: dict[str, Any], prefix: str | None, location: str
+) -> dict[str, Any]:
+    """Tensors of a file whose names begin with a prefix, under the rest of their names.
+
+    Args:
+        state_dict: All tensors of the file.
+        prefix: The dot at its end may be left out; None selects everything.
+        location: The file, for the message.
+
+    Raises:
+        ValueError: If no name has the prefix; lists those that there are.
+    """
+    if prefix is None:
+        return state_dict
+    prefix = prefix.removesuffix('.') + '.'
+    selected = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in state_dict.items()
+        if name.startswith(prefix)
+    }
+    if not selected:
+        raise ValueError(
+            f'{location!r} has no names that begin with {prefix!r}; there are '
+            f'{", ".join(map(repr, _prefixes_near(prefix, state_dict)))}'
+        )
+    return selected
+
+
+def _prefixes_near(prefix: str, names: Iterable[str]) -> list[str]:
+    """Prefixes of names that begin with as many parts of ``prefix`` as possible, and have
+    one part more."""
+    parts = prefix.split('.')
+    for number in range(len(parts), -1, -1):
+        start = ''.join(f'{part}.' for part in parts[:number])
+        rest = [name.removeprefix(start) for name in names if name.startswith(start)]
+        if rest:
+            break
+    return sorted({start + ''.join(name.partition('.')[:2]) for name in rest})
 
 
 def where_to_get(path: str) -> str:

@@ -12,11 +12,10 @@ import os
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from tqdm import tqdm
 
-from piip_mm.engine.launch import user_errors
+from piip_mm.engine.launch import read_config, user_errors
 from piip_mm.published.checkpoints import convert_published, is_published
 from piip_mm.weights.report import compare
 from piip_mm.weights.source import read_file, unwrap_state_dict
@@ -49,10 +48,10 @@ def convert(config: str, checkpoint: str, out: Path) -> str:
         ValueError: If the checkpoint is none of the published code or does not fit the
             model.
     """
-    cfg = Config.fromfile(config)
+    cfg = read_config(config, {})
     if not Path(checkpoint).is_file():
         raise FileNotFoundError(f'there is no checkpoint {checkpoint!r}')
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    init_default_scope(cfg.default_scope)
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
     state_dict = unwrap_state_dict(read_file(Path(checkpoint)))

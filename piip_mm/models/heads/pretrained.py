@@ -5,10 +5,12 @@ from __future__ import annotations
 from mmengine.logging import print_log
 from torch import nn
 
-from piip_mm.weights.source import load_weights, unwrap_state_dict
+from piip_mm.weights.source import load_weights, select_prefix, unwrap_state_dict
 
 
-def load_pretrained_head(norm: nn.Module, classifier: nn.Linear, checkpoint: str) -> None:
+def load_pretrained_head(
+    norm: nn.Module, classifier: nn.Linear, checkpoint: str, prefix: str | None = None
+) -> None:
     """Load the norm after the last block, and the classifier if its shape fits.
 
     Args:
@@ -16,6 +18,8 @@ def load_pretrained_head(norm: nn.Module, classifier: nn.Linear, checkpoint: str
         classifier: Linear layer of a branch.
         checkpoint: Local path, URL or timm model of a plain vision transformer, see
             :func:`piip_mm.weights.source.load_weights`.
+        prefix: Beginning of the names that are loaded, see
+            :func:`piip_mm.weights.source.select_prefix`.
 
     Raises:
         FileNotFoundError: If a local file does not exist.
@@ -24,7 +28,9 @@ def load_pretrained_head(norm: nn.Module, classifier: nn.Linear, checkpoint: str
     """
     parts = nn.ModuleDict({'norm': norm, 'head': classifier})
     names = set(parts.state_dict())
-    content = unwrap_state_dict(load_weights(checkpoint))
+    content = select_prefix(
+        unwrap_state_dict(load_weights(checkpoint)), prefix, checkpoint
+    )
     weights = {name: tensor for name, tensor in content.items() if name in names}
     for name, param in parts.named_parameters():
         if name.startswith('norm.') and (
