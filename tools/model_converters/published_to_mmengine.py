@@ -1,8 +1,8 @@
 """Converts a released checkpoint of the published PIIP code into one of MMEngine's.
 
-The tools load released files as they are; a converted one is smaller where the release
-holds more than weights, and loads everywhere, as in mmdet's DetInferencer. Weights go
-from file to file, so that a model of 24 GB needs no 24 GB of memory.
+Models load released files as they are; a converted one is smaller where the release holds
+more than weights, and has the 'meta' that mmseg's functions want. Weights go from file to
+file, so that a model of 24 GB needs no 24 GB of memory.
 """
 
 from __future__ import annotations
