@@ -1,10 +1,12 @@
 """Detectors under autocast in bfloat16."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+from mmdet.models.roi_heads.roi_extractors import GenericRoIExtractor, SingleRoIExtractor
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
@@ -23,22 +25,74 @@ def extractors():
     return Float32RoIExtractor(**options), SingleRoIExtractor(**options)
 
 
-def test_regions_keep_their_corners():
-    ours, plain = extractors()
+def regions():
     torch.manual_seed(0)
     maps = [torch.randn(1, 8, 300, 300), torch.randn(1, 8, 150, 150)]
     rois = torch.tensor(
         [[0, 1001.0, 1003.0, 1031.0, 1045.0], [0, 3.0, 5.0, 333.0, 441.0]]
     )
-    expected = plain(maps, rois)
-    rounded = [x.bfloat16() for x in maps]
-    with torch.autocast('cpu', torch.bfloat16):
-        output = ours(rounded, rois)
-    assert output.dtype == torch.float32
-    torch.testing.assert_close(output, expected, atol=0.02, rtol=0.02)
+    return maps, rois
+
+
+@pytest.mark.parametrize('autocast', [True, False])
+def test_regions_keep_their_corners(autocast):
+    maps, rois = regions()
+    expected = extractors()[1](maps, rois)
+    rounded = [x.bfloat16().requires_grad_() for x in maps]
     # mmdet's class would round the corners of the regions to bfloat16.
-    displaced = plain(maps, rois.bfloat16().float())
+    displaced = extractors()[1](maps, rois.bfloat16().float())
     assert (displaced - expected).abs().max() > 0.5
+    dtypes = torch.float32, torch.bfloat16
+    for extractor, dtype in zip(extractors(), dtypes, strict=True):
+        with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+            output = extractor(rounded, rois)
+        assert output.dtype == dtype
+        torch.testing.assert_close(output.float(), expected, atol=0.02, rtol=0.02)
+        output.sum().backward()
+    assert all(x.grad.dtype == torch.bfloat16 for x in rounded)
+
+
+def test_regions_of_all_levels():
+    """mmdet's other extractor does not round the corners, but only calls the operator."""
+    maps, rois = regions()
+    roi_layer = dict(type='RoIAlign', output_size=7, sampling_ratio=0)
+    extractor = GenericRoIExtractor(
+        roi_layer=roi_layer, out_channels=8, featmap_strides=[4, 8]
+    )
+    output = extractor([x.bfloat16() for x in maps], rois)
+    torch.testing.assert_close(
+        output.float(), extractor(maps, rois), atol=0.03, rtol=0.03
+    )
+
+
+@pytest.mark.parametrize('precision', ['autocast', 'model'])
+def test_a_detector_that_imports_only_the_package(precision):
+    """With mmdet's own extractor, as in a config that names no class of this package but
+    the backbone."""
+    code = f"""
+import sys, torch, piip_mm
+from mmdet.testing import demo_mm_inputs
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+cfg = Config.fromfile(
+    {str(CONFIGS / 'piip_tiny_maskrcnn_shapes.py')!r}, import_custom_modules=False
+).model
+for part in ('bbox', 'mask'):
+    cfg.roi_head[part + '_roi_extractor'].type = 'SingleRoIExtractor'
+init_default_scope('mmdet')
+assert 'piip_mm.models.detection' not in sys.modules
+model = MODELS.build(cfg)
+inputs = demo_mm_inputs(1, [[3, 128, 128]], num_classes=3, with_mask=True)
+data = model.data_preprocessor(inputs, training=True)
+if {precision == 'model'}:
+    model.bfloat16()
+    data['inputs'] = data['inputs'].bfloat16()
+with torch.autocast('cpu', torch.bfloat16, enabled={precision == 'autocast'}):
+    loss, _ = model.parse_losses(model(**data, mode='loss'))
+    model.eval()(**data, mode='predict')
+assert loss.isfinite()
+"""
+    subprocess.run([sys.executable, '-c', code], check=True)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmpretrain.datasets import CustomDataset
 
 from piip_mm.engine import check_data, find_missing
 
@@ -161,6 +162,7 @@ BASES = Path(__file__).parents[1] / 'configs'
 def test_missing_data_sets_of_the_bases(root, base, paths, help_text):
     cfg = Config.fromfile(BASES / base)
     cfg.model = {}
+    cfg.default_scope = {'d': 'mmdet', 's': 'mmseg', 'c': 'mmpretrain'}[base[0]]
     assert list(find_missing(cfg, 'train')) == paths
     with pytest.raises(FileNotFoundError) as error:
         check_data(cfg, 'train')
@@ -172,9 +174,23 @@ def test_missing_data_sets_of_the_bases(root, base, paths, help_text):
     check_data(cfg, 'train')
 
 
-def test_folders_of_classes_may_be_the_root(root):
-    cfg = Config(dict(model={}))
-    dataset = dict(type='CustomDataset', data_root='data/images')
+class ClassFolders(CustomDataset):
+    """A data set of a user."""
+
+
+@pytest.mark.parametrize(
+    'kind',
+    [
+        'CustomDataset',
+        'mmpretrain.CustomDataset',
+        'mmpretrain.datasets.custom.CustomDataset',
+        CustomDataset,
+        ClassFolders,
+    ],
+)
+def test_folders_of_classes_may_be_the_root(root, kind):
+    cfg = Config(dict(model={}, default_scope='mmpretrain'))
+    dataset = dict(type=kind, data_root='data/images')
     cfg.train_dataloader = dict(dataset=dataset)
     assert find_missing(cfg, 'train') == {}
     cfg.train_dataloader.dataset.data_root = 'data/none'

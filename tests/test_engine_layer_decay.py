@@ -8,11 +8,11 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.optim import build_optim_wrapper
+from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS
 from torch import nn
 
-import piip_mm  # noqa: F401
+from piip_mm.engine import PIIPLayerDecayOptimWrapperConstructor
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 CONSTRUCTOR = 'PIIPLayerDecayOptimWrapperConstructor'
@@ -196,6 +196,46 @@ def test_backbone_without_depths():
 def test_lr_must_be_in_the_config():
     with pytest.raises(ValueError, match='optim_wrapper.optimizer.lr'):
         build(Detector(), lr=None)
+
+
+class Own(torch.optim.SGD):
+    """An optimizer of a user, with a weight decay of its own."""
+
+    def __init__(self, params, lr, weight_decay=0.3):
+        super().__init__(params, lr, weight_decay=weight_decay)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'default'),
+    [
+        ('AdamW', 0.01),
+        (torch.optim.AdamW, 0.01),
+        ('torch.optim.AdamW', 0.01),
+        ('torch.optim.adamw.AdamW', 0.01),
+        ('NAdam', 0.0),
+        ('SGD', 0.0),
+        (Own, 0.3),
+    ],
+)
+def test_the_default_decay_of_the_optimizer_follows_the_rule(kind, default):
+    model = Detector()
+    cfg = dict(
+        constructor=PIIPLayerDecayOptimWrapperConstructor,
+        type=OptimWrapper,
+        optimizer=dict(type=kind, lr=1.0),
+        paramwise_cfg=dict(custom_keys={'blocks.0.bias': dict(decay_mult=0.5)}),
+    )
+    found = settings(model, build_optim_wrapper(model, cfg))
+    assert found['head.0.weight'] == found['backbone.scale'] == (1.0, default)
+    assert found['head.0.bias'] == found['head.1.weight'] == (1.0, 0.0)
+    assert found['backbone.blocks.0.bias'] == (1.0, default / 2)
+
+
+def test_an_optimizer_without_weight_decay():
+    wrapper = build_optim_wrapper(
+        Detector(), dict(constructor=CONSTRUCTOR, optimizer=dict(type='Rprop', lr=1.0))
+    )
+    assert all('weight_decay' not in group for group in wrapper.optimizer.param_groups)
 
 
 def test_piip_sbl_has_the_published_rates():

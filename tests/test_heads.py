@@ -3,9 +3,11 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.model import PretrainedInit
 from mmengine.registry import MODELS
 from mmpretrain.structures import DataSample
 
@@ -129,6 +131,7 @@ def test_mixed_images(augment):
     augments = dict(augments=[dict(type=augment, alpha=1.0)])
     images = torch.randint(0, 255, (8, 3, 8, 8), dtype=torch.uint8)
     torch.manual_seed(0)
+    np.random.seed(0)
     data = preprocessor(batch_augments=augments)(
         dict(inputs=images, data_samples=labelled([0, 1, 2, 0, 1, 2, 0, 1])), True
     )
@@ -260,3 +263,21 @@ def test_pretrained_heads_that_do_not_fit(checkpoint):
         PIIPSeparateHead(5, [4, 4], init_cfg=init_cfg).init_weights()
     with pytest.raises(ValueError, match=r'norm.weight is \(4,\) in the file, \(6,\) h'):
         PIIPSeparateHead(5, [6], init_cfg=init_cfg).init_weights()
+
+
+def test_pretrained_heads_of_every_branch(tmp_path):
+    head = dict(type='PIIPSeparateHead', num_classes=2, in_channels=[32, 32])
+    entry = dict(type=PretrainedInit, checkpoint='a.pth')
+    with pytest.raises(ValueError, match='1 pretrained files in init_cfg of a head on 2'):
+        MODELS.build(dict(head, init_cfg=entry))
+    with pytest.raises(ValueError, match=r"unknown keys \['path'\] of init_cfg"):
+        MODELS.build(dict(head, init_cfg=[entry, dict(entry, path='b.pth')]))
+    tensors = {'norm.weight': torch.rand(32), 'norm.bias': torch.rand(32)}
+    names = {f'net.{i}.{n}': x + i for n, x in tensors.items() for i in (0, 1)}
+    path = str(tmp_path / 'a.pth')
+    torch.save(names, path)
+    init = [dict(entry, checkpoint=path, prefix=f'net.{i}') for i in (0, 1)]
+    built = MODELS.build(dict(head, init_cfg=init))
+    built.init_weights()
+    for index, norm in enumerate(built.norms):
+        torch.testing.assert_close(norm.bias.data, tensors['norm.bias'] + index)

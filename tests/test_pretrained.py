@@ -6,6 +6,7 @@ import re
 import golden
 import pytest
 import torch
+from mmengine.model import PretrainedInit
 from mmengine.registry import MODELS
 
 import piip_mm  # noqa: F401
@@ -216,9 +217,6 @@ def test_init_cfg_in_a_list(tmp_path):
     branch.init_weights()
     weight = tensors['blocks.0.attn.qkv.weight']
     torch.testing.assert_close(branch.blocks[0].attn.qkv.weight, weight)
-    branch = vit(init_cfg=[dict(type='Xavier', layer='Linear'), weights])
-    with pytest.raises(ValueError, match='has other entries next to the pretrained'):
-        branch.init_weights()
 
 
 NAME = 'blocks.0.attn.qkv.weight'
@@ -334,3 +332,125 @@ def test_patch_kernels_of_another_kind(tmp_path, shape):
     message = rf'^{path}, patch_embed.weight: .*: expected \(C, 3, k, k\)'
     with pytest.raises(ValueError, match=message):
         load_pretrained(vit(), path)
+
+
+WEIGHTS = dict(type='Pretrained', checkpoint='a.pth')
+
+
+@pytest.mark.parametrize(
+    'init_cfg, message',
+    [
+        ('a.pth', r"init_cfg='a.pth': expected a dict such as dict\(type='Pretrained'"),
+        (['a.pth'], r"init_cfg=\['a.pth'\]: expected a dict"),
+        (
+            dict(checkpoint='a.pth'),
+            'unknown type None of init_cfg .* one of .*, Pretrained',
+        ),
+        (dict(WEIGHTS, type='Pretraned'), "unknown type 'Pretraned' .* Pretrained"),
+        (dict(type='Pretrained'), 'init_cfg.checkpoint=None: expected a path, a URL or'),
+        (dict(WEIGHTS, checkpoint=''), "init_cfg.checkpoint='': expected a path"),
+        (
+            dict(WEIGHTS, prefx='a.'),
+            r"unknown keys \['prefx'\] of init_cfg; choose .*prefix",
+        ),
+        (dict(WEIGHTS, prefix='.'), "prefix='.': expected the beginning of the names"),
+        (dict(WEIGHTS, prefix=2), 'prefix=2: expected the beginning of the names'),
+        (
+            [dict(type='Xavier', layer='Linear'), WEIGHTS],
+            'has other entries next to the pretrained',
+        ),
+        ([WEIGHTS, WEIGHTS], 'loads 2 files into one branch'),
+    ],
+)
+def test_a_wrong_init_cfg_fails_when_the_branch_is_built(init_cfg, message):
+    with pytest.raises(ValueError, match=message):
+        vit(init_cfg=init_cfg)
+
+
+@pytest.mark.parametrize(
+    'kind',
+    [
+        'Pretrained',
+        PretrainedInit,
+        'mmengine.Pretrained',
+        'mmengine.model.PretrainedInit',
+        'mmengine.model.weight_init.PretrainedInit',
+    ],
+)
+def test_every_way_to_write_the_type(tmp_path, kind):
+    path = str(tmp_path / 'deit.pth')
+    # Of another size, which MMEngine's own loader would leave out.
+    tensors = deit_file(path, grid=6, patch=14)
+    branch = vit(init_cfg=dict(type=kind, checkpoint=path, map_location='cpu'))
+    before = branch.patch_embed.weight.clone()
+    branch.init_weights()
+    assert not torch.equal(branch.patch_embed.weight, before)
+    weight = tensors['blocks.0.attn.qkv.weight']
+    torch.testing.assert_close(branch.blocks[0].attn.qkv.weight, weight)
+
+
+def network(**kwargs):
+    arch = dict(embed_dims=32, num_layers=2, num_heads=2)
+    branch = dict(type='PIIPViT', arch=arch, pretrain_img_size=64)
+    return MODELS.build(
+        dict(
+            type='PIIP',
+            branches=[dict(branch, img_size=size, **kwargs) for size in (64, 48)],
+            num_interactions=2,
+            interaction=dict(num_heads=4),
+        )
+    )
+
+
+@pytest.mark.parametrize('prefix', ['backbone.branches.1.', 'backbone.branches.1'])
+@pytest.mark.parametrize('wrapper', ['state_dict', 'module'])
+def test_a_branch_of_a_checkpoint(tmp_path, prefix, wrapper):
+    path = str(tmp_path / 'piip.pth')
+    trained = network()
+    names = {f'backbone.{name}': value for name, value in trained.state_dict().items()}
+    torch.save({wrapper: {**names, 'neck.weight': torch.zeros(2)}}, path)
+    init_cfg = dict(type='Pretrained', checkpoint=path, prefix=prefix)
+    # Its position embedding is resized like that of other files.
+    branch = vit(init_cfg=init_cfg, pretrain_img_size=96)
+    branch.init_weights()
+    source = trained.branches[1].state_dict()
+    for name, value in branch.state_dict().items():
+        if name == 'pos_embed':
+            assert value.shape == (1, 36, 32) and source[name].shape == (1, 16, 32)
+        else:
+            torch.testing.assert_close(value, source[name])
+    shallow = dict(embed_dims=32, num_layers=1, num_heads=2)
+    with pytest.raises(ValueError, match=r'has blocks.1.\S+, which the branch does not'):
+        vit(init_cfg=init_cfg, arch=shallow).init_weights()
+
+
+def test_a_branch_of_a_published_checkpoint(tmp_path):
+    case = golden.load_compact('p1_three_branch_deit')
+    names = {f'backbone.{name}': value for name, value in case.state_dict.items()}
+    path = str(tmp_path / 'released.pth')
+    torch.save({'module': names}, path)
+    config = migrate_config(case.kind, case.kwargs)
+    complete = MODELS.build(config)
+    complete.load_state_dict(case.state_dict)
+    # Published branch 2 of 3 is branch 1.
+    branch = MODELS.build(config).branches[1]
+    load_pretrained(branch, path, 'backbone.branch2')
+    for name, value in complete.branches[1].state_dict().items():
+        torch.testing.assert_close(branch.state_dict()[name], value)
+
+
+@pytest.mark.parametrize(
+    'prefix, there',
+    [
+        ('branches.0.', "'backbone.', 'neck.'"),
+        ('backbone.branch.0.', "'backbone.branches.', 'backbone.interactions.', "),
+        ('backbone.branches.2.', "'backbone.branches.0.', 'backbone.branches.1.'$"),
+        ('backbone.branches.0.pos.', "'backbone.branches.0.blocks.', .*0.pos_embed'$"),
+    ],
+)
+def test_a_prefix_that_is_not_there(tmp_path, prefix, there):
+    path = str(tmp_path / 'piip.pth')
+    names = {f'backbone.{name}': value for name, value in network().state_dict().items()}
+    torch.save({'state_dict': {**names, 'neck.weight': torch.zeros(2)}}, path)
+    with pytest.raises(ValueError, match=f"begin with '{prefix}'; there are {there}"):
+        load_pretrained(vit(), path, prefix)

@@ -18,6 +18,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
+from mmpretrain.engine.hooks import VisualizationHook
 
 from piip_mm.engine import launch, tta
 from piip_mm.published import migrate_config
@@ -247,10 +248,20 @@ def test_tta_flips_in_every_task(scope, model, last):
     assert pack == [dict(type=last)]
 
 
-@pytest.mark.parametrize('hook', ['SegVisualizationHook', 'VisualizationHook'])
-def test_hooks_of_the_other_tasks_are_replaced(hook):
+@pytest.mark.parametrize(
+    ('scope', 'hook'),
+    [
+        ('mmseg', 'SegVisualizationHook'),
+        ('mmpretrain', 'VisualizationHook'),
+        (None, 'mmpretrain.VisualizationHook'),
+        (None, 'mmseg.engine.hooks.visualization_hook.SegVisualizationHook'),
+        (None, VisualizationHook),
+    ],
+)
+def test_hooks_of_the_other_tasks_are_replaced(scope, hook):
     hooks = dict(visualization=dict(type=hook, interval=5))
-    cfg = draw(dict(default_hooks=hooks, visualizer=dict(type='A')), show_dir='s')
+    base = dict(default_scope=scope, visualizer=dict(type='A'))
+    cfg = draw(dict(base, default_hooks=hooks), show_dir='s')
     assert cfg.default_hooks.visualization == dict(
         type='DrawPredictionsHook', draw=True, show=True, wait_time=3, test_out_dir='s'
     )
@@ -515,7 +526,7 @@ def test_a_detector_is_not_tested_on_classes_in_another_order(trained):
     )
     assert result.returncode == 1
     assert (
-        'error: the classes of the data set of test_dataloader (CocoDataset) are in '
+        'epoch_1.pth: the classes of the data set of test_dataloader (CocoDataset) are in '
         'another order than those of the checkpoint. From label 0 on,\n'
         "  the checkpoint (3 classes) has 'disc', 'square', 'triangle'\n"
         "  the data set (3 classes) has 'triangle', 'square', 'disc'\n"
@@ -733,7 +744,7 @@ def test_other_classes_than_those_of_the_checkpoint_stop(trained_task):
         option = f'{loader}.dataset.{other}'
         result = run(tool, *arguments, *options, option, cwd=cwd)
         assert result.returncode == 1, result.stdout
-        message = f'error: the classes of the data set of {loader}'
+        message = f'.pth: the classes of the data set of {loader}'
         assert message in result.stderr
         assert 'Traceback' not in result.stderr
         assert 'in another order than those of the checkpoint' in result.stderr

@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.registry import METRICS, RUNNERS
+from mmengine.registry import HOOKS, METRICS, RUNNERS
 from mmengine.runner import Runner
 
+from piip_mm.config_types import resolve_type
 from piip_mm.engine import check_classes, check_coco, check_data
 from piip_mm.engine.launch import (
     CHECKPOINT_ERRORS,
@@ -95,7 +96,8 @@ def enable_drawing(cfg: Config, args: argparse.Namespace) -> None:
             "visualizer=dict(type='DetLocalVisualizer', 'SegLocalVisualizer' or "
             "'UniversalVisualizer') in the config"
         )
-    if hook.type in ('SegVisualizationHook', 'VisualizationHook'):
+    kind = resolve_type(hook, HOOKS, cfg.get('default_scope'))
+    if getattr(kind, '__name__', '') in ('SegVisualizationHook', 'VisualizationHook'):
         hook.clear()
         hook.type = 'DrawPredictionsHook'
     hook.draw = True

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 
+import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.registry import RUNNERS
+from mmengine.optim import AmpOptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS, RUNNERS
 
+from piip_mm.config_types import resolve_type
 from piip_mm.engine import check_classes, check_coco, check_data
 from piip_mm.engine.launch import (
     CHECKPOINT_ERRORS,
@@ -62,7 +65,7 @@ def apply_switches(cfg: Config, args: argparse.Namespace) -> None:
         wrapper.type = 'AmpOptimWrapper'
         wrapper.setdefault('dtype', 'bfloat16')
         # bfloat16 has the exponents of float32 and needs no loss scaling.
-        is_bf16 = wrapper.dtype == 'bfloat16'
+        is_bf16 = wrapper.dtype in ('bfloat16', torch.bfloat16)
         wrapper.setdefault('loss_scale', 1.0 if is_bf16 else 'dynamic')
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
@@ -78,7 +81,8 @@ def apply_switches(cfg: Config, args: argparse.Namespace) -> None:
 
 def check_amp_device(cfg: Config) -> None:
     """Raise ``ValueError`` if the config asks for AMP where MMEngine has none."""
-    if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper' and get_device() == 'cpu':
+    kind = resolve_type(cfg.optim_wrapper, OPTIM_WRAPPERS)
+    if kind is AmpOptimWrapper and get_device() == 'cpu':
         raise ValueError(
             "optim_wrapper.type='AmpOptimWrapper' (mixed precision) needs a GPU, and "
             'PyTorch finds none here. Train in float32: without --amp, or with a config '

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode, conv_flop
 
+from piip_mm.config_types import resolve_type
 from piip_mm.models.backbone import Backbone
 from piip_mm.models.branches import Branch
 from piip_mm.models.layers import DeformableCrossAttention
@@ -92,10 +93,10 @@ def build_on_meta(cfg: Mapping[str, Any]) -> nn.Module:
     Raises:
         ValueError: If the backbone is neither a ``PIIP`` nor a ``ViTPyramid``.
     """
-    kind = cfg.get('backbone', cfg).get('type')
-    name = kind if isinstance(kind, str) else getattr(kind, '__name__', kind)
-    if str(name).rpartition('.')[-1] not in ('PIIP', 'ViTPyramid'):
-        raise _unsupported(name)
+    backbone = cfg.get('backbone', cfg)
+    kind = resolve_type(backbone, MODELS)
+    if not (isinstance(kind, type) and issubclass(kind, Backbone)):
+        raise _unsupported(backbone.get('type'))
     with torch.device('meta'):
         return MODELS.build(dict(cfg)).eval()
 

@@ -1,5 +1,6 @@
 """Additions to MMEngine: layer-wise decay, checks before a run, parts of the tools."""
 
+from . import host_models  # noqa: F401
 from .checkpoint_hook import PublishedCheckpointHook
 from .class_check import check_classes
 from .coco_check import check_coco

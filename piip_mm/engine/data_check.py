@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import DATASETS
 
+from piip_mm.config_types import base_names, resolve_type
+from piip_mm.weights.init_cfg import is_pretrained
 from piip_mm.weights.source import check_location, where_to_get
 
 #: Dataloaders of a run that trains (and validates) or tests.
@@ -17,9 +20,6 @@ LOADERS = {
     'test': ('test_dataloader',),
 }
 _EVALUATORS = {'train': 'val_evaluator', 'test': 'test_evaluator'}
-
-#: mmpretrain's data sets that need no annotation file, because a folder is a class.
-_CLASS_FOLDERS = ('CustomDataset', 'ImageNet', 'ImageNet21k')
 
 
 def check_data(cfg: Config, task: str) -> None:
@@ -97,21 +97,31 @@ def leaf_datasets(loader: Any) -> list[Any]:
     return [part for part in parts if 'pipeline' in part and 'dataset' not in part]
 
 
-def pretrained_paths(node: Any) -> Iterator[str]:
-    """Checkpoints of every ``init_cfg`` of type 'Pretrained' in a model's config.
+def pretrained_parts(model: Any) -> list[tuple[str, Any, Any]]:
+    """Path, part of the model, and entry of its ``init_cfg``, of all entries in a model's
+    config that load pretrained weights."""
+    return [
+        (place, part, entry)
+        for path, part in walk(model, 'model')
+        for place, entry in walk(part.get('init_cfg'), f'{path}.init_cfg')
+        if is_pretrained(entry)
+    ]
+
+
+def pretrained_paths(model: Any) -> Iterator[str]:
+    """Checkpoints of the pretrained weights in a model's config.
 
     Raises:
         ValueError: If one names no checkpoint.
     """
-    for path, part in walk(node, 'model'):
-        if part.get('type') == 'Pretrained':
-            yield check_location(f'{path}.checkpoint', part.get('checkpoint'))
+    for path, _, entry in pretrained_parts(model):
+        yield check_location(f'{path}.checkpoint', entry.get('checkpoint'))
 
 
 def _expected_paths(cfg: Config, task: str) -> Iterator[tuple[str, str]]:
     for name in (*LOADERS[task], _EVALUATORS[task]):
         for _, part in walk(cfg.get(name)):
-            for path, what in _paths_of(part):
+            for path, what in _paths_of(part, cfg.get('default_scope')):
                 yield path, f'{what} of {name}'
     if task == 'train':
         for path in pretrained_paths(cfg.model):
@@ -120,7 +130,7 @@ def _expected_paths(cfg: Config, task: str) -> Iterator[tuple[str, str]]:
         yield cfg.load_from, 'checkpoint to load'
 
 
-def _paths_of(part: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _paths_of(part: Mapping[str, Any], scope: str | None) -> Iterator[tuple[str, str]]:
     """Paths in the config of a data set or a metric; other configs have none."""
     if not is_local(part):
         return
@@ -128,9 +138,12 @@ def _paths_of(part: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if part.get('ann_file'):
         yield _join(root, part['ann_file']), 'annotation file'
     prefixes = part.get('data_prefix') or {}
-    kind = str(part.get('type')).rpartition('.')[-1]
-    if not prefixes and kind in _CLASS_FOLDERS:
-        prefixes = part.get('split') or ''
+    split = part.get('split') or ''
+    if not prefixes and (root or split):
+        # mmpretrain's data sets in which a folder is a class.
+        kind = resolve_type(part, DATASETS, scope)
+        if 'CustomDataset' in base_names(kind, 'mmpretrain'):
+            prefixes = split
     if isinstance(prefixes, str):
         prefixes = {'img': prefixes}
     for key, prefix in prefixes.items():

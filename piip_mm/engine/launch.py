@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,6 +17,8 @@ from mmengine.logging import print_log
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.registry import MODEL_WRAPPERS
 from torch import nn
+
+from piip_mm.config_types import default_scope
 
 from .checkpoint_hook import CheckpointError
 from .custom_data import expand_custom_data
@@ -51,6 +53,15 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
+def read_config(path: str, options: Mapping[str, Any]) -> Config:
+    """A config file with overrides, in which ``default_scope`` is set."""
+    cfg = Config.fromfile(find_config(path))
+    cfg.merge_from_dict(options)
+    # Names that the tools add to a config of classes need it.
+    cfg.default_scope = default_scope(cfg)
+    return cfg
+
+
 def load_config(args: argparse.Namespace) -> Config:
     """Config of a run: the file, the overrides, launcher, work directory, own data.
 
@@ -65,8 +76,7 @@ def load_config(args: argparse.Namespace) -> Config:
             'CPU use --launcher pytorch (tools/dist_train.sh, tools/dist_test.sh)'
         )
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = Config.fromfile(find_config(args.config))
-    cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     # As in mmdetection: command line, then config, then the config's name.
     if args.work_dir is not None:

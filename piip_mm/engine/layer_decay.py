@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from inspect import Parameter, signature
 from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS
 from torch import nn
 
 from piip_mm.checks import (
@@ -16,6 +18,7 @@ from piip_mm.checks import (
     check_mapping,
     check_number,
 )
+from piip_mm.config_types import resolve_type
 
 _DEFAULTS: dict[str, Any] = {
     'layer_decay_rate': 1.0,
@@ -50,7 +53,7 @@ class PIIPLayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     Args:
         optim_wrapper_cfg: Config of the optimizer wrapper and its ``optimizer``, which
-            needs ``lr``.
+            needs ``lr``; ``weight_decay`` is the default of the optimizer if not given.
         paramwise_cfg: See above.
 
     Raises:
@@ -65,7 +68,10 @@ class PIIPLayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             check_mapping('paramwise_cfg', paramwise_cfg)
         paramwise_cfg = {**_DEFAULTS, **(paramwise_cfg or {})}
         _check_paramwise_cfg(paramwise_cfg)
-        super().__init__(optim_wrapper_cfg, paramwise_cfg)
+        # The optimizer would decay norms and biases, too, by its own default.
+        optimizer = optim_wrapper_cfg['optimizer']
+        optimizer = {**_default_decay(optimizer), **optimizer}
+        super().__init__({**optim_wrapper_cfg, 'optimizer': optimizer}, paramwise_cfg)
         if self.base_lr is None:
             raise ValueError(
                 'layer decay needs the learning rate in the config: set '
@@ -124,6 +130,17 @@ class PIIPLayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             custom.get('lr_mult', 1.0),
             custom.get('decay_mult', 0.0 if is_exempt else 1.0),
         )
+
+
+def _default_decay(optimizer_cfg: Mapping[str, Any]) -> dict[str, float]:
+    """Weight decay that an optimizer has unless the config sets it: AdamW's is 0.01."""
+    kind = resolve_type(optimizer_cfg, OPTIMIZERS)
+    options = signature(kind).parameters if kind is not None else {}
+    return {
+        name: option.default
+        for name, option in options.items()
+        if name == 'weight_decay' and option.default is not Parameter.empty
+    }
 
 
 def _check_paramwise_cfg(paramwise_cfg: dict) -> None:

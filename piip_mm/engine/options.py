@@ -7,8 +7,10 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.registry import HOOKS
 from mmengine.runner import find_latest_checkpoint
 
+from piip_mm.config_types import resolve_type
 from piip_mm.weights.source import (
     check_location,
     errors_in,
@@ -17,8 +19,8 @@ from piip_mm.weights.source import (
     unwrap_state_dict,
 )
 
-from .checkpoint_hook import has_backbone
-from .data_check import pretrained_paths, walk
+from .checkpoint_hook import PublishedCheckpointHook, has_backbone
+from .data_check import pretrained_parts, pretrained_paths
 
 
 def accept_published_checkpoints(
@@ -34,7 +36,7 @@ def accept_published_checkpoints(
     hooks = [
         hook
         for hook in cfg.get('custom_hooks') or []
-        if hook['type'] != 'PublishedCheckpointHook'
+        if resolve_type(hook, HOOKS) is not PublishedCheckpointHook
     ]
     hook = dict(type='PublishedCheckpointHook', strict=strict, ignore=ignore)
     cfg.custom_hooks = [*hooks, hook]
@@ -60,10 +62,8 @@ def skip_pretrained(cfg: Config) -> None:
             logger='current',
         )
         return
-    for _, part in walk(cfg.model):
-        inits = walk(part.get('init_cfg'))
-        if any(init.get('type') == 'Pretrained' for _, init in inits):
-            part['init_cfg'] = None
+    for _, part, _ in pretrained_parts(cfg.model):
+        part['init_cfg'] = None
     print_log(f'{checkpoint} replaces the pretrained weights', logger='current')
 
 

@@ -52,7 +52,10 @@ def enable_tta(cfg: Config) -> None:
         flips = [dict(type='RandomFlip', prob=prob) for prob in (0.0, 1.0)]
         views = dict(type='TestTimeAug', transforms=[flips, [pack]])
         cfg.setdefault('tta_pipeline', [*steps, views])
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    # Unpacking would turn the classes of the config into what cannot be saved.
+    tta_model = ConfigDict(cfg.tta_model)
+    tta_model.module = cfg.model
+    cfg.model = tta_model
     dataset.pipeline = cfg.tta_pipeline
 
 

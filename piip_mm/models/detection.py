@@ -1,9 +1,10 @@
-"""Support for training mmdet's heads in bfloat16; requires mmdet.
+"""Support for mmdet's heads in bfloat16; requires mmdet.
 
 mmcv's operators accept float32 and, on CUDA, float16, but not bfloat16, in which the
 published models were trained. Because mmdet is slow to import, ``import piip_mm`` leaves
-this out: a config lists ``piip_mm.models.detection`` in its ``custom_imports`` next to
-``piip_mm``.
+this out. A detector of mmdet imports it when it gets a backbone of this package; a config
+that names a class of this module lists ``piip_mm.models.detection`` in its
+``custom_imports`` next to ``piip_mm``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
 from mmcv.ops.nms import NMSop
+from mmcv.ops.roi_align import RoIAlignFunction
 from mmdet.models.dense_heads import DINOHead
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmengine.registry import MODELS
@@ -90,6 +92,28 @@ def _is_bfloat16(arg: Any) -> bool:
     return isinstance(arg, Tensor) and arg.dtype is torch.bfloat16
 
 
-# DINO's encoder and decoder use the first one, every head with proposals the second.
-for _operator in (MultiScaleDeformableAttnFunction, NMSop):
+def keep_corners(extractor: type[SingleRoIExtractor]) -> None:
+    """Make a class extract regions from bfloat16 maps without rounding their corners.
+
+    The features of the regions have the precision of the maps. See
+    :class:`Float32RoIExtractor`, which returns them in float32.
+    """
+    forward = extractor.forward
+
+    @wraps(forward)
+    def with_float32_corners(
+        self: SingleRoIExtractor, feats: Sequence[Tensor], rois: Tensor, *args: Any
+    ) -> Tensor:
+        if not _is_bfloat16(feats[0]):
+            return forward(self, feats, rois, *args)
+        maps = tuple(feat.float() for feat in feats)
+        return forward(self, maps, rois.float(), *args).bfloat16()
+
+    extractor.forward = with_float32_corners  # type: ignore[method-assign]
+
+
+# DINO's encoder and decoder use the first one, every head with proposals the second, and
+# those with regions the third.
+for _operator in (MultiScaleDeformableAttnFunction, NMSop, RoIAlignFunction):
     accept_bfloat16(_operator)
+keep_corners(SingleRoIExtractor)

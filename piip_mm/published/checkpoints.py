@@ -82,6 +82,15 @@ def convert_published(
     return rename_state_dict(state_dict, [backbone, *_DINO_RULES])
 
 
+def rename_heads(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Translate a published model except for its backbone, whose names begin with
+    'backbone.' afterwards; see :func:`convert_published`."""
+    rules: list[Rule] = [(r'backbone\..+', r'\g<0>'), *_DINO_RULES]
+    if _is_classifier(state_dict):
+        rules = [*_classifier_head_rules(_backbone(model)), (r'.+', r'backbone.\g<0>')]
+    return rename_state_dict(state_dict, rules)[0]
+
+
 def classifier_rules(model: nn.Module) -> list[Rule]:
     """Rules that map the names of a published classifier to those of ``model``.
 
@@ -95,11 +104,14 @@ def classifier_rules(model: nn.Module) -> list[Rule]:
     backbone = _backbone(model)
     rules = backbone.published_rules()
     rest: Rule = (r'.+', lambda m: rename_under(_PREFIX, m[0], rules))
+    return [*_classifier_head_rules(backbone), rest]
+
+
+def _classifier_head_rules(backbone: Backbone) -> list[Rule]:
     if not isinstance(backbone, PIIP):
         return [
             (r'norm\.(.+)', r'head.norms.0.\1'),
             (r'head\.(.+)', r'head.classifiers.0.\1'),
-            rest,
         ]
     num_branches = len(backbone.branches)
     # Inside a projection: norm, permutation, linear layer, permutation, norm.
@@ -117,7 +129,6 @@ def classifier_rules(model: nn.Module) -> list[Rule]:
         (r'w(\d)', lambda m: f'head.scales.{num_branches - int(m[1])}'),
         (r'cls_norm\.(.+)', r'head.norm.\1'),
         (r'cls_head\.(.+)', r'head.classifier.\1'),
-        rest,
     ]
 
 

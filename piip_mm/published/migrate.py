@@ -10,11 +10,12 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor
 
+from piip_mm.config_types import base_names, resolve_type
 from piip_mm.models.backbone import Backbone
 from piip_mm.weights.rename import rename
 
 from .checkpoints import classifier_rules
-from .classifiers import CLASSIFIER, CLASSIFIERS
+from .classifiers import CLASSIFIERS
 from .convnext import add_archs
 from .networks import BACKBONES, as_coded
 
@@ -79,15 +80,15 @@ def migrate_state_dict(
     Raises:
         ValueError: If a name fits no rule or the config is of another kind.
     """
-    kind = config.get('type')
-    if kind not in ('PIIP', 'ViTPyramid', CLASSIFIER):
+    kind = resolve_type(config, MODELS)
+    is_backbone = isinstance(kind, type) and issubclass(kind, Backbone)
+    if not is_backbone and 'ImageClassifier' not in base_names(kind, 'mmpretrain'):
         raise ValueError(
-            f'no published weights fit a model of type {kind!r}; expected a config from '
-            'migrate_config'
+            f'no published weights fit a model of type {config.get("type")!r}; expected '
+            'a config from migrate_config'
         )
     with torch.device('meta'):
         model = MODELS.build(dict(config))
-    is_backbone = isinstance(model, Backbone)
     for branch in (model if is_backbone else model.backbone).branch_list:
         # The published networks have blocks after the last group, which are never run.
         branch.built_depth = sys.maxsize

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from mmengine.logging import print_log
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .rename import Rule, rename_state_dict
 from .report import LoadReport, check_values, compare
-from .source import errors_in, load_weights, unwrap_state_dict
+from .source import errors_in, load_weights, select_prefix, unwrap_state_dict
 
 
 class PretrainedTarget(Protocol):
@@ -30,17 +30,24 @@ class PretrainedTarget(Protocol):
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool) -> Any: ...
 
 
-def load_pretrained(branch: PretrainedTarget, checkpoint: str) -> LoadReport:
+def load_pretrained(
+    branch: PretrainedTarget, checkpoint: str, prefix: str | None = None
+) -> LoadReport:
     """Load a pretrained network of the branch's family into the branch.
 
     Heads, final norms and tokens that the branch does not have are dropped. Tensors that
     depend on the image or patch size are resized to the branch's. Layer scales that the
     file does not have keep their initial value.
 
+    A branch of a trained model is loaded, too: from a checkpoint of this package with the
+    prefix ``'backbone.branches.0.'``, or from a published one with its name there.
+
     Args:
         branch: Branch to load into.
         checkpoint: Local path, URL or timm model, see
             :func:`piip_mm.weights.source.load_weights`.
+        prefix: Beginning of the names that are loaded, see
+            :func:`piip_mm.weights.source.select_prefix`.
 
     Returns:
         The report, which is also logged.
@@ -52,7 +59,7 @@ def load_pretrained(branch: PretrainedTarget, checkpoint: str) -> LoadReport:
             branch's or other values than finite numbers, or if the file lacks a tensor
             that the branch needs.
     """
-    weights, dropped, resized = _converted(checkpoint, branch)
+    weights, dropped, resized = _converted(checkpoint, prefix, branch)
     report = compare(weights, branch)
     report.dropped, report.resized = dropped, resized
     if report.mismatched:
@@ -84,17 +91,21 @@ def load_pretrained(branch: PretrainedTarget, checkpoint: str) -> LoadReport:
 
 
 def _converted(
-    checkpoint: str, branch: PretrainedTarget
+    checkpoint: str, prefix: str | None, branch: PretrainedTarget
 ) -> tuple[dict[str, Tensor], list[str], list[str]]:
     """Tensors of a file under the names and in the sizes of the branch; the names in the
     file that were dropped; and those that were resized, with their shapes."""
     content = load_weights(checkpoint)
     with errors_in(checkpoint):
-        weights, dropped = rename_state_dict(
-            branch.prepare_weights(unwrap_state_dict(content)),
-            branch.weight_rules(),
-            branch.weights_title,
-        )
+        tensors = select_prefix(unwrap_state_dict(content), prefix)
+        if _is_own(tensors, branch):
+            weights, dropped = tensors, list[str]()
+        else:
+            weights, dropped = rename_state_dict(
+                branch.prepare_weights(tensors),
+                branch.weight_rules(),
+                branch.weights_title,
+            )
         check_values(weights, branch)
     fitted, resized = {}, []
     for name, tensor in weights.items():
@@ -104,3 +115,9 @@ def _converted(
             shapes = f'{tuple(tensor.shape)} to {tuple(fitted[name].shape)}'
             resized.append(f'{name} {shapes}')
     return fitted, dropped, resized
+
+
+def _is_own(names: Iterable[str], branch: PretrainedTarget) -> bool:
+    """Whether names are those of a branch of the same class, whose depth may differ."""
+    own = {re.sub(r'^blocks\.\d+\.', 'blocks.', name) for name in branch.state_dict()}
+    return all(re.sub(r'^blocks\.\d+\.', 'blocks.', name) in own for name in names)

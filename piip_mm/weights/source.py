@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from http.client import HTTPException
@@ -112,6 +112,44 @@ def check_location(option: str, location: object) -> str:
             'init_cfg=None for random weights'
         )
     return location
+
+
+def select_prefix(state_dict: dict[str, Any], prefix: str | None) -> dict[str, Any]:
+    """Tensors of a file whose names begin with a prefix, under the rest of their names.
+
+    Args:
+        state_dict: All tensors of the file.
+        prefix: The dot at its end may be left out; None selects everything.
+
+    Raises:
+        ValueError: If no name has the prefix; lists those that there are.
+    """
+    if prefix is None:
+        return state_dict
+    prefix = prefix.removesuffix('.') + '.'
+    selected = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in state_dict.items()
+        if name.startswith(prefix)
+    }
+    if not selected:
+        raise ValueError(
+            f'the file has no names that begin with {prefix!r}; there are '
+            f'{", ".join(map(repr, _prefixes_near(prefix, state_dict)))}'
+        )
+    return selected
+
+
+def _prefixes_near(prefix: str, names: Iterable[str]) -> list[str]:
+    """Prefixes of names that begin with as many parts of ``prefix`` as possible, and have
+    one part more."""
+    parts = prefix.split('.')
+    for number in range(len(parts), -1, -1):
+        start = ''.join(f'{part}.' for part in parts[:number])
+        rest = [name.removeprefix(start) for name in names if name.startswith(start)]
+        if rest:
+            break
+    return sorted({start + ''.join(name.partition('.')[:2]) for name in rest})
 
 
 def where_to_get(path: str) -> str:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Mapping
 
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from rich import box
@@ -17,7 +17,7 @@ from piip_mm import analysis
 from piip_mm.analysis import RUN, Count, Parts, total
 from piip_mm.analysis.heads import Heads
 from piip_mm.analysis.published import COLUMNS
-from piip_mm.engine.launch import find_config, user_errors
+from piip_mm.engine.launch import read_config, user_errors
 
 #: What one FLOP is.
 FLOP_NOTE = (
@@ -71,9 +71,8 @@ def main() -> None:
     # Only warnings: the tables are what is to be read.
     MMLogger.get_instance('get_flops', log_level='WARNING')
     with user_errors():
-        cfg = Config.fromfile(find_config(args.config))
-        cfg.merge_from_dict(args.cfg_options)
-        init_default_scope(cfg.get('default_scope', 'mmengine'))
+        cfg = read_config(args.config, args.cfg_options)
+        init_default_scope(cfg.default_scope)
         if 'backbone' not in cfg.get('model', {}):
             raise ValueError(f'{args.config} has no model.backbone to count')
         model = analysis.build_on_meta(cfg.model)

@@ -1,8 +1,8 @@
 """Converts a released checkpoint of the published PIIP code into one of MMEngine's.
 
-The tools load released files as they are; a converted one is smaller where the release
-holds more than weights, and loads everywhere, as in mmdet's DetInferencer. Weights go
-from file to file, so that a model of 24 GB needs no 24 GB of memory.
+Models load released files as they are; a converted one is smaller where the release holds
+more than weights, and has the 'meta' that mmseg's functions want. Weights go from file to
+file, so that a model of 24 GB needs no 24 GB of memory.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ import os
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from tqdm import tqdm
 
-from piip_mm.engine.launch import find_config, user_errors
+from piip_mm.engine.launch import read_config, user_errors
 from piip_mm.published.checkpoints import convert_published, is_published
 from piip_mm.weights.report import check_values, compare
 from piip_mm.weights.source import errors_in, read_file, unwrap_state_dict
@@ -49,10 +48,10 @@ def convert(config: str, checkpoint: str, out: Path) -> str:
         ValueError: If the checkpoint is none of the published code or does not fit the
             model.
     """
-    cfg = Config.fromfile(find_config(config))
+    cfg = read_config(config, {})
     if not Path(checkpoint).is_file():
         raise FileNotFoundError(f'there is no checkpoint {checkpoint!r}')
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    init_default_scope(cfg.default_scope)
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
     content = read_file(Path(checkpoint))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from piip_mm.checks import OptionErrors, check_bool, check_int, check_sequence
+from piip_mm.weights.init_cfg import pretrained_entries
 from piip_mm.weights.pretrained import load_pretrained
 from piip_mm.weights.rename import Rule
 
@@ -65,13 +66,14 @@ class Branch(BaseModule, metaclass=_BranchMeta):
             the first k blocks, including the statistics of their BatchNorms.
         norm_eval: Keep the statistics of all BatchNorms as they are in training.
         init_cfg: MMEngine's initialisation config; ``dict(type='Pretrained',
-            checkpoint=...)`` loads weights of the branch's family, see
-            :func:`piip_mm.weights.pretrained.load_pretrained`.
+            checkpoint=...)`` loads weights of the branch's family, or with ``prefix`` a
+            part of a file, see :func:`piip_mm.weights.pretrained.load_pretrained`.
 
     Raises:
         ValueError: If ``img_size`` is too small for a single token, ``frozen_stages`` is
-            out of range, or what a subclass built is not what it describes; see also
-            :meth:`check_parts`.
+            out of range, ``init_cfg`` is wrong (see
+            :func:`piip_mm.weights.init_cfg.pretrained_entries`), or what a subclass built
+            is not what it describes; see also :meth:`check_parts`.
     """
 
     blocks: nn.ModuleList
@@ -96,6 +98,7 @@ class Branch(BaseModule, metaclass=_BranchMeta):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        self._pretrained()
         check_int('img_size', img_size)
         check_int('frozen_stages', frozen_stages, minimum=-1)
         check_bool('with_cp', with_cp)
@@ -253,31 +256,27 @@ class Branch(BaseModule, metaclass=_BranchMeta):
         """
         return tensor
 
+    def _pretrained(self) -> Mapping[str, Any] | None:
+        """The entry of ``init_cfg`` that loads pretrained weights."""
+        entries = pretrained_entries(self.init_cfg)
+        if len(entries) > 1:
+            raise ValueError(
+                f'init_cfg loads {len(entries)} files into one branch; keep one of them'
+            )
+        return entries[0] if entries else None
+
     def init_weights(self) -> None:
         """Load pretrained weights, or initialise according to ``init_cfg``.
 
         Raises:
-            ValueError: If ``init_cfg`` lacks the checkpoint, or has other entries, which
-                the pretrained weights would overwrite. See also
-                :func:`piip_mm.weights.pretrained.load_pretrained`.
+            ValueError: See :func:`piip_mm.weights.pretrained.load_pretrained`.
         """
-        cfg = self.init_cfg
-        if isinstance(cfg, (list, tuple)) and len(cfg) == 1:
-            cfg = cfg[0]
-        if isinstance(cfg, (list, tuple)) and any(
-            entry.get('type') == 'Pretrained' for entry in cfg
-        ):
-            raise ValueError(
-                f'init_cfg {cfg} has other entries next to the pretrained weights, which '
-                'set all values; keep only the pretrained weights'
-            )
-        if isinstance(cfg, Mapping) and cfg.get('type') == 'Pretrained':
-            if 'checkpoint' not in cfg:
-                raise ValueError(f'init_cfg {dict(cfg)} has no checkpoint; set one')
-            load_pretrained(self, cfg['checkpoint'])
-            self._is_init = True
-        else:
+        entry = self._pretrained()
+        if entry is None:
             super().init_weights()
+            return
+        load_pretrained(self, entry['checkpoint'], entry.get('prefix'))
+        self._is_init = True
 
     def freeze_stages(self) -> None:
         """Freeze the embedding and blocks that ``frozen_stages`` selects."""

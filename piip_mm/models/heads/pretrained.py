@@ -6,10 +6,17 @@ from mmengine.logging import print_log
 from torch import nn
 
 from piip_mm.weights.report import check_values
-from piip_mm.weights.source import errors_in, load_weights, unwrap_state_dict
+from piip_mm.weights.source import (
+    errors_in,
+    load_weights,
+    select_prefix,
+    unwrap_state_dict,
+)
 
 
-def load_pretrained_head(norm: nn.Module, classifier: nn.Linear, checkpoint: str) -> None:
+def load_pretrained_head(
+    norm: nn.Module, classifier: nn.Linear, checkpoint: str, prefix: str | None = None
+) -> None:
     """Load the norm after the last block, and the classifier if its shape fits.
 
     Args:
@@ -17,6 +24,8 @@ def load_pretrained_head(norm: nn.Module, classifier: nn.Linear, checkpoint: str
         classifier: Linear layer of a branch.
         checkpoint: Local path, URL or timm model of a plain vision transformer, see
             :func:`piip_mm.weights.source.load_weights`.
+        prefix: Beginning of the names that are loaded, see
+            :func:`piip_mm.weights.source.select_prefix`.
 
     Raises:
         FileNotFoundError: If a local file does not exist.
@@ -28,7 +37,7 @@ def load_pretrained_head(norm: nn.Module, classifier: nn.Linear, checkpoint: str
     names = set(parts.state_dict())
     content = load_weights(checkpoint)
     with errors_in(checkpoint):
-        tensors = unwrap_state_dict(content)
+        tensors = select_prefix(unwrap_state_dict(content), prefix)
         weights = {name: tensor for name, tensor in tensors.items() if name in names}
         check_values(weights, parts)
     for name, param in parts.named_parameters():

@@ -10,6 +10,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from piip_mm.checks import check_choice, check_sequence
+from piip_mm.weights.init_cfg import pretrained_entries
 
 from ..init import init_new_layers
 from ..layers import BLOCK_NORMS, as_tokens
@@ -36,12 +37,12 @@ class PIIPSeparateHead(BranchHead):
         init_cfg: MMEngine's initialisation config. A list with one
             ``dict(type='Pretrained', checkpoint=...)`` per branch (or a dict for a single
             branch) loads final norms and classifiers from the files that the branches
-            are pretrained from.
+            are pretrained from; ``prefix`` selects a part of a file.
         kwargs: Options of mmpretrain's ``ClsHead``: ``loss``, ``topk``, ``cal_acc``.
 
     Raises:
-        ValueError: If an option is unknown, a number not positive, or there are not as
-            many norms or checkpoints as branches.
+        ValueError: If an option is unknown, a number not positive, there are not as many
+            norms or checkpoints as branches, or ``init_cfg`` is wrong.
     """
 
     def __init__(
@@ -74,26 +75,35 @@ class PIIPSeparateHead(BranchHead):
             nn.Linear(dims, num_classes) for dims in self.in_channels
         )
         init_new_layers(self)
+        self._pretrained()
+
+    def _pretrained(self) -> Sequence[Mapping[str, Any]]:
+        """Entries of ``init_cfg`` that load weights, one per branch, or none."""
+        entries = pretrained_entries(self.init_cfg)
+        if entries and len(entries) != len(self.norms):
+            raise ValueError(
+                f'{len(entries)} pretrained files in init_cfg of a head on '
+                f'{len(self.norms)} branches; give one per branch, in the same order'
+            )
+        return entries
 
     def init_weights(self) -> None:
         """Load final norms and classifiers, or initialise according to ``init_cfg``.
 
         Raises:
-            ValueError: If there are not as many checkpoints as branches, or one does not
-                fit.
+            ValueError: If a checkpoint does not fit.
         """
-        cfgs = [self.init_cfg] if isinstance(self.init_cfg, Mapping) else self.init_cfg
-        if not cfgs or any(cfg.get('type') != 'Pretrained' for cfg in cfgs):
+        entries = self._pretrained()
+        if not entries:
             super().init_weights()
             return
-        if len(cfgs) != len(self.norms):
-            raise ValueError(
-                f'{len(cfgs)} pretrained files in init_cfg of a head on '
-                f'{len(self.norms)} branches; give one per branch, in the same order'
-            )
-        for norm, classifier, cfg in zip(self.norms, self.classifiers, cfgs, strict=True):
+        for norm, classifier, entry in zip(
+            self.norms, self.classifiers, entries, strict=True
+        ):
             assert isinstance(classifier, nn.Linear)
-            load_pretrained_head(norm, classifier, cfg['checkpoint'])
+            load_pretrained_head(
+                norm, classifier, entry['checkpoint'], entry.get('prefix')
+            )
         self._is_init = True
 
     def pre_logits(self, feats: Sequence[Tensor]) -> tuple[Tensor, ...]:
