@@ -45,7 +45,7 @@ def trained(tmp_path_factory):
 
 def test_training_starts_from_the_pretrained_weights(trained):
     output = (trained / 'output').read_text()
-    assert 'deit.pth: 27 tensors loaded, resized: 1 (patch_embed.proj.weight' in output
+    assert 'deit.pth: 27 tensors loaded, resized: 1 (patch_embed.weight' in output
     assert 'coco/segm_mAP:' in output
 
 

@@ -526,8 +526,8 @@ def test_a_detector_is_not_tested_on_classes_in_another_order(trained):
     )
     assert result.returncode == 1
     assert (
-        'epoch_1.pth: the classes of the data set of test_dataloader (CocoDataset) are in '
-        'another order than those of the checkpoint. From label 0 on,\n'
+        'epoch_1.pth: the classes of the data set of test_dataloader (CocoDataset) are '
+        'in another order than those of the checkpoint. From label 0 on,\n'
         "  the checkpoint (3 classes) has 'disc', 'square', 'triangle'\n"
         "  the data set (3 classes) has 'triangle', 'square', 'disc'\n"
     ) in result.stderr
