@@ -1,7 +1,6 @@
 """Complete checkpoints of the published code, loaded as they are."""
 
 import copy
-import json
 import logging
 import re
 from argparse import Namespace
@@ -30,7 +29,6 @@ from piip_mm.weights.report import compare
 from piip_mm.weights.source import unwrap_state_dict
 
 ROOT = Path(__file__).parents[1]
-KEYS = golden.FULL.parent / 'keys'
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +38,7 @@ def scope(no_default_scope):
 
 @pytest.fixture(scope='module')
 def case():
-    return golden.load_compact('p1_three_branch_deit')
+    return golden.load('p1_three_branch_deit')
 
 
 def detector(case):
@@ -299,13 +297,11 @@ def test_published_file_into_another_backbone():
 )
 def test_released_names(keys, config):
     """Every name and shape of the released models maps to exactly one of ours."""
-    if not KEYS.is_dir():
-        pytest.skip(f'names of the released checkpoints are not here: {KEYS}')
-    released = json.loads((KEYS / f'{keys}.json').read_text())['keys']
+    released = golden.released_names(keys)
     cfg = Config.fromfile(ROOT / f'configs/det/{config}.py')
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
-        tensors = {name: torch.zeros(shape) for name, (shape, _) in released.items()}
+        tensors = {name: torch.zeros(shape) for name, shape in released.items()}
     assert is_published(tensors)
     converted, dropped = convert_published(tensors, model)
     fit = compare(converted, model)
@@ -369,7 +365,7 @@ def test_the_tools_add_the_hook_once():
 
 def test_classifier(tmp_path):
     """A file as saved by the published script: with its arguments, without a prefix."""
-    case = golden.load_full('p4_cls_separate_head')
+    case = golden.load('p4_cls_separate_head')
     model = MODELS.build(migrate_config(case.kind, case.kwargs)).eval()
     load({'model': case.state_dict, 'args': Namespace(lr=3e-5)}, model, tmp_path)
     with torch.no_grad():

@@ -1,7 +1,5 @@
 """Loading pretrained plain vision transformers into branches."""
 
-import json
-
 import golden
 import pytest
 import torch
@@ -48,21 +46,16 @@ def deit_file(path, grid=4, patch=16, cls_row=True, layer_scale=False):
         'pretrained_mae_patch14to16_seg',
     ],
 )
-def test_recorded(name):
-    folder = golden.FULL / name
-    if not folder.is_dir():
-        pytest.skip(f'complete recordings are not here: {folder}')
-    recorded = json.loads((folder / 'config.json').read_text())
-    config = migrate_config(recorded['cls'], recorded['kwargs'])
+def test_recorded(name, tmp_path):
+    recorded = golden.load_conversion(name, tmp_path)
+    config = migrate_config(recorded.kind, recorded.kwargs)
     network = MODELS.build(config)
-    load_pretrained(network.branch, str(folder / 'pretrained.pt'))
-    expected = torch.load(folder / 'branch_state_dict.pt', weights_only=True)
+    load_pretrained(network.branch, recorded.file)
+    expected = migrate_state_dict(recorded.expected, config)
     loaded = network.state_dict()
-    for published in recorded['deterministic_keys']:
-        ((ours, value),) = migrate_state_dict(
-            {published: expected[published]}, config
-        ).items()
-        torch.testing.assert_close(loaded[ours], value)
+    assert loaded.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(loaded[name], value)
 
 
 def test_init_cfg_loads_and_reports(tmp_path):
