@@ -55,6 +55,18 @@ def test_published_defaults():
     MODELS.build(config)
 
 
+@pytest.mark.parametrize('kind', ['det.vit_models', 'cls.vit_models'])
+@pytest.mark.parametrize(('mlp', 'act'), [('fused_mlp', 'gelu_tanh'), (None, 'gelu')])
+def test_fused_mlp(kind, mlp, act):
+    """The published fused MLP computes the approximate GELU."""
+    arguments = dict(embed_dim=32, depth=1, num_heads=4, pretrain_img_size=64)
+    config = migrate_config(kind, dict(arguments, Mlp_block=mlp))
+    backbone = config.get('backbone', config)
+    assert backbone['branch']['mlp_act'] == act
+    block = MODELS.build(backbone).branch.blocks[0]
+    assert block.mlp.act.approximate == ('tanh' if mlp else 'none')
+
+
 def test_windows():
     config = vit(
         window_size=[7, -1, 7, 5],
