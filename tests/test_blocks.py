@@ -98,6 +98,12 @@ def test_eps_of_the_norms_of_a_family(cfg, eps):
     assert len(found) >= 4 and set(found) == {eps}
 
 
+def test_widths_inside_an_injector_are_truncated():
+    injector = Injector(32, 32, num_heads=3, ffn_ratio=0.3, value_ratio=0.49)
+    assert injector.ffn.fc1.out_features == 9
+    assert injector.attn.value_proj.out_features == 15
+
+
 def test_norms_of_interactions():
     injector = Injector(32, 64, num_heads=4)
     norms = [m for m in injector.modules() if isinstance(m, nn.LayerNorm)]

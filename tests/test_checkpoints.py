@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections import OrderedDict
 from pathlib import Path
 from pickle import UnpicklingError
-from types import SimpleNamespace
+from uuid import uuid4
 
 import golden
 import pytest
@@ -15,7 +15,6 @@ import torch
 import zoo
 from mmdet.models.layers.transformer.utils import MLP
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, get_priority, load_checkpoint
 
@@ -59,17 +58,21 @@ def published(case, model):
     return OrderedDict({**tensors, **heads})
 
 
-def load(checkpoint, model, tmp_path, strict=True, **kwargs):
+def runner_of(model, tmp_path, strict=True, **kwargs):
+    hook = dict(type='PublishedCheckpointHook', strict=strict, **kwargs)
+    return Runner(
+        model,
+        str(tmp_path / 'work'),
+        custom_hooks=[hook],
+        experiment_name=uuid4().hex,
+    )
+
+
+def load(checkpoint, model, tmp_path, **kwargs):
     """Load a file as MMEngine's runner does."""
     path = tmp_path / 'released.pth'
     torch.save(checkpoint, path)
-    logger = MMLogger.get_instance('test')
-    runner = SimpleNamespace(model=model, logger=logger, _resume=False)
-    hook = PublishedCheckpointHook(strict=strict, **kwargs)
-    runner.call_hook = lambda _, checkpoint: hook.after_load_checkpoint(
-        runner, checkpoint
-    )
-    Runner.load_checkpoint(runner, str(path))
+    runner_of(model, tmp_path, **kwargs).load_checkpoint(str(path))
 
 
 def check_outputs(case, model):
@@ -126,16 +129,18 @@ def test_code_in_a_checkpoint_is_not_executed(case, tmp_path):
     path = tmp_path / 'code.pth'
     torch.save({'state_dict': {'a': torch.zeros(1)}, 'code': logging.Formatter()}, path)
     with pytest.raises(UnpicklingError, match='Weights only load failed'):
-        Runner.load_checkpoint(SimpleNamespace(), str(path))
+        runner_of(detector(case), tmp_path).load_checkpoint(str(path))
     with pytest.raises(SystemExit, match='code in files is not executed'), user_errors():
         torch.load(path)
 
 
-def test_published_files_hold_nothing_to_resume_from(case):
-    hook = PublishedCheckpointHook()
-    runner = SimpleNamespace(model=detector(case), _resume=True)
+def test_published_files_hold_nothing_to_resume_from(case, tmp_path):
+    model = detector(case)
+    torch.save({'module': published(case, model)}, tmp_path / 'released.pth')
+    runner = runner_of(model, tmp_path)
+    runner._resume, runner._load_from = True, str(tmp_path / 'released.pth')
     with pytest.raises(ValueError, match='no state to resume from; .* load_from=FILE'):
-        hook.after_load_checkpoint(runner, {'module': published(case, runner.model)})
+        runner.load_or_resume()
 
 
 def test_comes_before_other_hooks():
