@@ -150,10 +150,14 @@ def test_class_tokens_travel_along(out_type):
 def test_units_leave_class_tokens_alone():
     network = build(*cls_branches(), out_type='cls_tokens')
     tokens = [torch.randn(1, 37, 32), torch.randn(1, 17, 64)]
+    for old in tokens:
+        old.requires_grad_()
     updated = network._interact(0, tokens, [(6, 6), (4, 4)])
     for old, new in zip(tokens, updated, strict=True):
         assert torch.equal(old[:, 0], new[:, 0])
         assert not torch.equal(old[:, 1:], new[:, 1:])
+        (grad,) = torch.autograd.grad(new[:, 0].sum(), old)
+        assert (grad[:, 0] == 1).all() and not grad[:, 1:].any()
 
 
 def test_nothing_reads_the_last_stage_of_a_class_token_network():

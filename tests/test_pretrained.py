@@ -8,6 +8,7 @@ from mmengine.registry import MODELS
 import piip_mm  # noqa: F401
 from piip_mm.published import migrate_config, migrate_state_dict
 from piip_mm.weights.pretrained import load_pretrained
+from piip_mm.weights.resize import resize_positions
 
 
 def vit(**kwargs):
@@ -56,6 +57,20 @@ def test_recorded(name, tmp_path):
     assert loaded.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(loaded[name], value)
+
+
+@pytest.mark.parametrize('num_prefix', [0, 1, 2])
+@pytest.mark.parametrize('grid', [(4, 4), (3, 5)])
+def test_row_of_the_class_token(num_prefix, grid):
+    """The first row of the file, before that of a distillation token, or zeros."""
+    rows = torch.randn(1, num_prefix + 16, 8)
+    fitted = resize_positions(rows, grid, cls_row=True)
+    assert fitted.shape == (1, 1 + grid[0] * grid[1], 8)
+    expected = rows[:, 0] if num_prefix else torch.zeros(1, 8)
+    assert torch.equal(fitted[:, 0], expected)
+    patches = resize_positions(rows[:, num_prefix:], grid)
+    assert torch.equal(fitted[:, 1:], patches)
+    assert torch.equal(resize_positions(rows, grid), patches)
 
 
 def test_init_cfg_loads_and_reports(tmp_path):

@@ -165,6 +165,7 @@ def main() -> None:
         if 'keys' in content
     }
     write('names', names)
+    write('dino_heads', read_json(reference / 'keys/mmdet2_to_mmdet3_dino_map.json'))
     write('recipes', read_json(reference / 'recipes.json'))
     write('flops', read_json(reference / 'flops_reference.json')['configs'])
 
