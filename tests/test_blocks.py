@@ -7,6 +7,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from piip_mm.models import merging
+from piip_mm.models.init import init_new_layers
 from piip_mm.models.interaction import Injector
 from piip_mm.models.layers import Block, DeformableCrossAttention, SelfAttention
 from piip_mm.models.pyramid import Pyramid
@@ -111,6 +112,24 @@ def test_norms_of_interactions():
     bare = Injector(32, 64, num_heads=4, proj=False, norm=None)
     assert not [m for m in bare.modules() if isinstance(m, nn.LayerNorm)]
     assert bare.attn.value_proj.in_features == 64
+
+
+@pytest.mark.parametrize(
+    ('layer', 'std'),
+    [
+        (nn.Linear(256, 128), 0.02),
+        (nn.Conv2d(32, 128, 3), (2 / (9 * 128)) ** 0.5),
+        (nn.Conv2d(512, 512, 3, groups=512), (2 / 9) ** 0.5),
+        (nn.ConvTranspose2d(64, 128, 2, 2), (2 / (4 * 128)) ** 0.5),
+    ],
+    ids=str,
+)
+def test_initial_values_of_layers_without_pretrained_weights(layer, std):
+    torch.manual_seed(0)
+    init_new_layers(nn.Sequential(layer))
+    assert layer.weight.std().item() == pytest.approx(std, rel=0.05)
+    assert abs(layer.weight.mean().item()) < 0.05 * std
+    assert not layer.bias.any()
 
 
 def test_interactions_of_a_network_keep_their_initial_offsets():
