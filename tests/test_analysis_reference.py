@@ -175,10 +175,10 @@ def test_table_of_the_paper(name):
     assert f'{zoo.ROUNDING.get(name, round)(counted.flops / 1e9)}G' == flops
 
 
-@pytest.mark.skipif(not zoo.REFERENCE.is_dir(), reason='no complete reference here')
-def test_rows_agree_with_the_complete_reference():
-    configs = zoo.read_json(zoo.REFERENCE / 'flops_reference.json')['configs']
-    complete = {key.rpartition('/')[2]: entry for key, entry in configs.items()}
+def test_parts_agree_with_the_published_sums():
+    complete = {
+        key.rpartition('/')[2]: entry for key, entry in golden.read('flops').items()
+    }
     for name, row in ROWS.items():
         published = complete[name]['published_convention(classification/get_flops.py)']
         released = complete[name]['get_flops_det_script_convention']

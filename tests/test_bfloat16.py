@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from gradients import check_gradients, enliven
 from mmdet.models.roi_heads.roi_extractors import GenericRoIExtractor, SingleRoIExtractor
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
@@ -105,6 +106,7 @@ def test_losses(config):
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = MODELS.build(cfg)
         model.init_weights()
+        enliven(model)
         inputs = demo_mm_inputs(
             2, [[3, 128, 128]] * 2, num_classes=3, with_mask=True, num_items=[2, 3]
         )
@@ -113,8 +115,7 @@ def test_losses(config):
             losses, _ = model.parse_losses(model(**data, mode='loss'))
         losses.backward()
     assert torch.isfinite(losses)
-    grads = [p.grad for p in model.parameters() if p.grad is not None]
-    assert grads and all(torch.isfinite(grad).all() for grad in grads)
+    check_gradients(model)
 
 
 def test_boxes_of_dino_are_float32():

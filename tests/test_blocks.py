@@ -7,8 +7,10 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from piip_mm.models import merging
+from piip_mm.models.init import init_new_layers
 from piip_mm.models.interaction import Injector
 from piip_mm.models.layers import Block, DeformableCrossAttention, SelfAttention
+from piip_mm.models.pyramid import Pyramid
 from piip_mm.weights.resize import resize_rows
 
 
@@ -77,6 +79,32 @@ def test_drop_path_of_interactions_is_on_the_ffn_only(attn):
     torch.testing.assert_close(out, query + attended)
 
 
+@pytest.mark.parametrize(
+    ('cfg', 'eps'),
+    [
+        (dict(type='PIIPViT'), 1e-6),
+        (dict(type='PIIPViT', norm='RMS', qk_norm=True), 1e-6),
+        (dict(type='PIIPBEiT'), 1e-6),
+        (dict(type='PIIPUniPerceiver'), 1e-5),
+        (dict(type='PIIPConvNeXt', arch=dict(depths=(1,) * 4, dims=(8,) * 4)), 1e-6),
+    ],
+)
+def test_eps_of_the_norms_of_a_family(cfg, eps):
+    """Outputs of ordinary size hardly depend on it, pretrained weights do."""
+    arch = dict(embed_dims=32, num_layers=2, num_heads=2)
+    arch |= {name: cfg.pop(name) for name in ('norm', 'qk_norm') if name in cfg}
+    window = {'window_size': 4} if cfg['type'] == 'PIIPBEiT' else {}
+    built = MODELS.build(dict(arch=arch, img_size=64) | window | cfg)
+    found = [module.eps for module in built.modules() if hasattr(module, 'eps')]
+    assert len(found) >= 4 and set(found) == {eps}
+
+
+def test_widths_inside_an_injector_are_truncated():
+    injector = Injector(32, 32, num_heads=3, ffn_ratio=0.3, value_ratio=0.49)
+    assert injector.ffn.fc1.out_features == 9
+    assert injector.attn.value_proj.out_features == 15
+
+
 def test_norms_of_interactions():
     injector = Injector(32, 64, num_heads=4)
     norms = [m for m in injector.modules() if isinstance(m, nn.LayerNorm)]
@@ -84,6 +112,24 @@ def test_norms_of_interactions():
     bare = Injector(32, 64, num_heads=4, proj=False, norm=None)
     assert not [m for m in bare.modules() if isinstance(m, nn.LayerNorm)]
     assert bare.attn.value_proj.in_features == 64
+
+
+@pytest.mark.parametrize(
+    ('layer', 'std'),
+    [
+        (nn.Linear(256, 128), 0.02),
+        (nn.Conv2d(32, 128, 3), (2 / (9 * 128)) ** 0.5),
+        (nn.Conv2d(512, 512, 3, groups=512), (2 / 9) ** 0.5),
+        (nn.ConvTranspose2d(64, 128, 2, 2), (2 / (4 * 128)) ** 0.5),
+    ],
+    ids=str,
+)
+def test_initial_values_of_layers_without_pretrained_weights(layer, std):
+    torch.manual_seed(0)
+    init_new_layers(nn.Sequential(layer))
+    assert layer.weight.std().item() == pytest.approx(std, rel=0.05)
+    assert abs(layer.weight.mean().item()) < 0.05 * std
+    assert not layer.bias.any()
 
 
 def test_interactions_of_a_network_keep_their_initial_offsets():
@@ -131,6 +177,50 @@ def test_baseline_pyramid_against_its_formula():
     torch.testing.assert_close(x2, network.pyramid.levels[1](x))
     torch.testing.assert_close(x3, x)
     torch.testing.assert_close(x4, F.max_pool2d(x, 2))
+
+
+def test_pyramid_against_its_formula():
+    """GroupNorm with eps 1e-5, at a scale at which the eps matters."""
+    up4 = Pyramid([64], [16], [4]).levels[0]
+    nn.init.normal_(up4[0].weight, std=1e-4)
+    x = torch.randn(1, 64, 4, 3)
+    hidden = up4[0](x).unflatten(1, (32, 2))
+    centred = hidden - hidden.mean((2, 3, 4), keepdim=True)
+    hidden = centred / (centred.square().mean((2, 3, 4), keepdim=True) + 1e-5).sqrt()
+    torch.testing.assert_close(up4(x), up4[3](F.gelu(hidden.flatten(1, 2))))
+
+
+def test_merge_against_its_formula():
+    """3 x 3 convolution, GroupNorm with eps 1e-5 and ReLU, twice, on small maps."""
+    merge = merging.BranchMerge({0: 64, 1: 32}, 64, light=False, main=1)
+    tokens = [torch.randn(1, 12, 64) * 1e-3, torch.randn(1, 6, 32) * 1e-3]
+    grids = [(4, 3), (3, 2)]
+    nn.init.constant_(merge.scales['1'], 0.3)
+    expected = 0
+    for layers, x, grid in zip(merge.branches.values(), tokens, grids, strict=True):
+        x = x.transpose(1, 2).unflatten(2, grid)
+        for conv in (layers[0], layers[3]):
+            x = F.conv2d(x, conv.weight, padding=1).unflatten(1, (32, 2))
+            x = x - x.mean((2, 3, 4), keepdim=True)
+            x = x / (x.square().mean((2, 3, 4), keepdim=True) + 1e-5).sqrt()
+            x = x.flatten(1, 2).relu()
+        scale = 1 if grid == grids[0] else 0.3
+        x = F.interpolate(x, grids[0], mode='bilinear', align_corners=False)
+        expected = expected + scale * x
+    torch.testing.assert_close(merge(tokens, grids, (4, 3)), expected)
+
+
+@pytest.mark.parametrize('ffn_ratio', [0.25, None])
+@pytest.mark.parametrize('attn', ['deform', 'regular'])
+def test_injectors_keep_the_tokens_in_float32_under_autocast(attn, ffn_ratio):
+    """What is added has 16 bits, but not what it is added to."""
+    injector = Injector(32, 32, attn=attn, num_heads=4, ffn_ratio=ffn_ratio)
+    query, feat = torch.randn(1, 4, 32), torch.randn(1, 9, 32)
+    with torch.autocast('cpu', torch.bfloat16):
+        out = injector(query, feat, (2, 2), (3, 3))
+    # The scales start at zero, so that a rounded sum would show.
+    assert out.dtype == torch.float32
+    assert torch.equal(out, query)
 
 
 def test_maps_and_position_embeddings_are_interpolated_in_float32(monkeypatch):

@@ -1,7 +1,5 @@
 """BEiT: compared with recordings, timm's tables, published names and counts."""
 
-import json
-
 import golden
 import pytest
 import torch
@@ -37,7 +35,7 @@ def randomised(module):
 
 
 def test_recorded_block():
-    unit = torch.load(golden.DATA / 'units.pt', weights_only=True)['beit_block']
+    unit = golden.load_unit('beit_block')
     inputs = unit['inputs']
     module = Block(48, RelativePositionAttention(48, inputs['heads'], inputs['window']))
     rules = branch().weight_rules()
@@ -174,21 +172,17 @@ def test_errors(kwargs, message):
 @pytest.mark.parametrize(
     'name', ['pretrained_beit_relpos', 'pretrained_beit_shared_relpos']
 )
-def test_recorded_pretrained(name):
-    folder = golden.FULL / name
-    if not folder.is_dir():
-        pytest.skip(f'complete recordings are not here: {folder}')
-    recorded = json.loads((folder / 'config.json').read_text())
-    network = MODELS.build(beit_branch(recorded['kwargs'], 64))
-    report = load_pretrained(network, str(folder / 'pretrained.pt'))
-    expected = torch.load(folder / 'branch_state_dict.pt', weights_only=True)
+def test_recorded_pretrained(name, tmp_path):
+    recorded = golden.load_conversion(name, tmp_path)
+    network = MODELS.build(beit_branch(recorded.kwargs, 64))
+    report = load_pretrained(network, recorded.file)
     rules = network.weight_rules()
-    renamed = {rename(key, rules): value for key, value in expected.items()}
+    renamed = {rename(key, rules): value for key, value in recorded.expected.items()}
     del renamed[None]
     loaded = network.state_dict()
     assert loaded.keys() == renamed.keys()
     for key, value in renamed.items():
-        atol = 2e-7 if key == f'blocks.0.attn.{TABLE}' else 0
+        atol = 1e-6 if key.endswith(TABLE) else 0
         torch.testing.assert_close(loaded[key], value, rtol=0, atol=atol)
     assert not report.missing
     assert 'blocks.0.attn.relative_position_index' in report.dropped
@@ -197,12 +191,9 @@ def test_recorded_pretrained(name):
 
 
 def test_recorded_table():
-    path = golden.FULL / 'pretrained_beit_relpos/table_14_to_28_windows.pt'
-    if not path.is_file():
-        pytest.skip(f'complete recordings are not here: {path}')
-    recorded = torch.load(path, weights_only=True)
+    recorded = golden.decode(golden.read('pretrained')['beit_table'])
     table = resize_position_table(recorded['table_27x27_plus3'], 28)
-    torch.testing.assert_close(table, recorded['table_55x55'], rtol=0, atol=2e-7)
+    torch.testing.assert_close(table, recorded['table_55x55'], rtol=0, atol=1e-6)
 
 
 def test_resized_table_keeps_near_positions():
@@ -314,12 +305,10 @@ def test_released_config_uses_the_presets(released):
 
 
 def test_released_names(released):
-    path = golden.FULL.parent / 'keys/mask_rcnn_piip_sbl_beitv2.json'
-    if not path.is_file():
-        pytest.skip(f'the list of the published names is not here: {path}')
+    names = golden.released_names('mask_rcnn_piip_sbl_beitv2')
     published = {
         name.removeprefix('backbone.'): torch.empty(shape, device='meta')
-        for name, (shape, _) in json.loads(path.read_text())['keys'].items()
+        for name, shape in names.items()
         if name.startswith('backbone.')
     }
     renamed = migrate_state_dict(published, released)

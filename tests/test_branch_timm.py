@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from gradients import check_gradients
 from mmengine.registry import MODELS
 from timm_models import CLASSES, HIERARCHICAL, PLAIN, SMALL, branch, run
 from torch import nn
@@ -37,8 +38,7 @@ def assert_trains(built, image):
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
     run(built, image)[0].square().sum().backward()
-    assert [n for n, p in built.named_parameters() if p.grad is None] == []
-    assert [n for n, p in built.named_parameters() if not p.grad.any()] == []
+    check_gradients(built)
 
 
 @pytest.mark.parametrize('mechanism', PLAIN)
@@ -271,7 +271,7 @@ def test_prefix_tokens_do_not_interact():
     assert torch.equal(before[:, :5], after[:, :5])
     assert not torch.equal(before[:, 5:], after[:, 5:])
     sum(x.square().sum() for x in maps).backward()
-    assert [n for n, p in network.named_parameters() if p.grad is None] == []
+    check_gradients(network)
 
 
 @pytest.mark.parametrize('mechanism', ['shifted windows', 'mask units', 'DINOv3'])

@@ -1,7 +1,5 @@
 """Uni-Perceiver: compared with recordings, published names and counts."""
 
-import json
-
 import golden
 import pytest
 import torch
@@ -33,7 +31,7 @@ def randomised(module):
 
 
 def test_recorded_layer():
-    unit = torch.load(golden.DATA / 'units.pt', weights_only=True)['uniperceiver_layer']
+    unit = golden.load_unit('uniperceiver_layer')
     inputs = unit['inputs']
     attn = SelfAttention(48, inputs['heads'], window_size=inputs['window'])
     module = Block(48, attn, norm_eps=1e-5)
@@ -132,21 +130,12 @@ def test_errors(kwargs, message):
         branch(**kwargs)
 
 
-def recorded_file():
-    folder = golden.FULL / 'pretrained_uniperceiver'
-    if not folder.is_dir():
-        pytest.skip(f'complete recordings are not here: {folder}')
-    return folder
-
-
-def test_recorded_pretrained():
-    folder = recorded_file()
-    recorded = json.loads((folder / 'config.json').read_text())
-    network = MODELS.build(uniperceiver_branch(recorded['kwargs'], 64))
-    report = load_pretrained(network, str(folder / 'pretrained.pt'))
-    expected = torch.load(folder / 'branch_state_dict.pt', weights_only=True)
+def test_recorded_pretrained(tmp_path):
+    recorded = golden.load_conversion('pretrained_uniperceiver', tmp_path)
+    network = MODELS.build(uniperceiver_branch(recorded.kwargs, 64))
+    report = load_pretrained(network, recorded.file)
     rules = network.weight_rules()
-    renamed = {rename(key, rules): value for key, value in expected.items()}
+    renamed = {rename(key, rules): value for key, value in recorded.expected.items()}
     loaded = network.state_dict()
     assert loaded.keys() == renamed.keys()
     for key, value in renamed.items():
@@ -280,12 +269,10 @@ def released():
 
 
 def test_released_names(released):
-    path = golden.FULL.parent / 'keys/mask_rcnn_piip_sbl_uniperceiver.json'
-    if not path.is_file():
-        pytest.skip(f'the list of the published names is not here: {path}')
+    names = golden.released_names('mask_rcnn_piip_sbl_uniperceiver')
     published = {
         name.removeprefix('backbone.'): torch.empty(shape, device='meta')
-        for name, (shape, _) in json.loads(path.read_text())['keys'].items()
+        for name, shape in names.items()
         if name.startswith('backbone.')
     }
     renamed = migrate_state_dict(published, released)

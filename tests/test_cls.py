@@ -2,6 +2,7 @@
 
 import json
 
+import golden
 import numpy as np
 import pytest
 import torch
@@ -92,11 +93,8 @@ def test_logits_on_the_meta_device(name):
 
 @pytest.mark.parametrize('published', PUBLISHED)
 def test_configs_are_the_published_ones(published):
-    """Compare field by field with the published facts in recipes.json."""
-    path = zoo.REFERENCE / 'recipes.json'
-    if not path.is_file():
-        pytest.skip(f'no complete reference here: {path}')
-    recipe = zoo.read_json(path)[f'cls/piip_3branch_{PUBLISHED[published][0]}']
+    """Compare field by field with the published facts."""
+    recipe = zoo.recipes('cls')[f'piip_3branch_{PUBLISHED[published][0]}']
     cfg, model = zoo.load(f'{published}.py'), zoo.built(f'{published}_released.py')
     backbone, interaction = cfg.model.backbone, cfg.model.backbone.interaction
     assert recipe['backbone'] == dict(
@@ -150,12 +148,10 @@ def test_published_counts(published):
     built = zoo.built(f'{published}_released.py')
     for parts in columns.values():
         assert total(parts).params == sum(p.numel() for p in built.parameters())
-    path = zoo.REFERENCE / 'flops_reference.json'
-    if path.is_file():
-        row = zoo.read_json(path)['configs'][f'cls:piip_3branch_{key}']
-        exact = row['published_convention(classification/get_flops.py)']
-        assert counted.params == exact['params_total']
-        assert counted.flops == exact['flops_total']
+    row = golden.read('flops')[f'cls:piip_3branch_{key}']
+    exact = row['published_convention(classification/get_flops.py)']
+    assert counted.params == exact['params_total']
+    assert counted.flops == exact['flops_total']
 
 
 def test_counts_from_scratch():

@@ -23,7 +23,7 @@ _SPEC.loader.exec_module(tool)
 def files(tmp_path_factory):
     """A config and a released checkpoint of its model, in DeepSpeed's container."""
     folder = tmp_path_factory.mktemp('released')
-    case = golden.load_compact('p1_three_branch_deit')
+    case = golden.load('p1_three_branch_deit')
     cfg = Config.fromfile(ROOT / 'configs/det/piip_tiny_maskrcnn_shapes.py')
     cfg.model.backbone = migrate_config(case.kind, case.kwargs)
     cfg.model.neck.in_channels = [64] * 4

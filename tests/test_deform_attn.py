@@ -87,12 +87,20 @@ def test_offsets_keep_float32_under_autocast():
     assert (out - exact).abs().max() < 0.02 * exact.abs().max()
 
 
-def test_initial_offsets_form_a_grid():
-    module = DeformableCrossAttention(32, 32, num_heads=4, num_points=2)
-    directions = module.sampling_offsets.bias.view(4, 2, 2)
-    expected = torch.tensor([[1.0, 0], [0, 1], [-1, 0], [0, -1]])
-    torch.testing.assert_close(directions[:, 0], expected, atol=1e-6, rtol=0)
-    torch.testing.assert_close(directions[:, 1], 2 * expected, atol=1e-6, rtol=0)
+@pytest.mark.parametrize('num_heads', [4, 6, 8, 12])
+def test_initial_offsets_lie_on_squares(num_heads):
+    """Those of point p on the border of the square from -p - 1 to p + 1."""
+    module = DeformableCrossAttention(48, 32, num_heads=num_heads, num_points=3)
+    offsets = module.sampling_offsets.bias.view(num_heads, 3, 2)
+    for head in range(num_heads):
+        x, y = (f(2 * math.pi * head / num_heads) for f in (math.cos, math.sin))
+        side = max(abs(x), abs(y))
+        for point in range(3):
+            expected = [(point + 1) * x / side, (point + 1) * y / side]
+            found = offsets[head, point].tolist()
+            assert found == pytest.approx(expected, abs=1e-5)
+    if num_heads == 8:
+        assert offsets[1, 0].tolist() == pytest.approx([1, 1])
     assert not module.sampling_offsets.weight.any()
     assert not module.attention_weights.weight.any()
 

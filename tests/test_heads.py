@@ -87,9 +87,13 @@ def test_norm_of_a_branch():
 
 
 def test_merged_head():
-    head = randomised(PIIPMergedHead(5, [32, 64]))
-    # So small that GroupNorm's epsilon shows.
-    high, low = torch.randn(2, 32, 6, 4) * 1e-2, torch.randn(2, 64, 3, 2) * 1e-2
+    head = randomised(PIIPMergedHead(5, [32, 64])).double()
+    # So small that the epsilon of GroupNorm and LayerNorm shows.
+    for scale in head.scales:
+        scale.data.mul_(1e-3)
+    head.branches[0].linear.weight.data.mul_(1e-3)
+    high, low = torch.randn(2, 32, 6, 4), torch.randn(2, 64, 3, 2)
+    high, low = high.double() * 1e-2, low.double() * 1e-2
     projection, norm = head.branches
     projected = group_norm(high, projection.norm1).permute(0, 2, 3, 1)
     projected = projected @ projection.linear.weight.T + projection.linear.bias
@@ -101,7 +105,7 @@ def test_merged_head():
     tokens = layer_norm(merged.flatten(2).transpose(1, 2), head.norm)
     expected = head.classifier(tokens.mean(1))
     logits = head((high, low))
-    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits, expected)
     logits.square().sum().backward()
     assert all(param.grad.any() for param in head.parameters())
 

@@ -55,6 +55,45 @@ def test_published_defaults():
     MODELS.build(config)
 
 
+def test_published_defaults_of_deformable_attention():
+    branches = dict(branch1=branch(64, 96), branch2=branch(96, 48))
+    config = migrate_config(
+        'det.PIIPTwoBranch', dict(branches, interact_attn_type='deform', with_cffn=True)
+    )
+    assert config['interaction'] == dict(
+        attn='deform',
+        num_heads=6,
+        num_points=4,
+        value_ratio=1.0,
+        ffn_ratio=0.25,
+        drop_path_rate=0.3,
+        proj=True,
+        norm='LN',
+    )
+
+
+def test_sizes_of_the_branches():
+    """No branch sees an image larger than that of the last one."""
+    sizes = dict(branch1=branch(48), branch2=branch(32), branch3=branch(64))
+    config = migrate_config('det.PIIPThreeBranch', sizes)
+    assert [cfg['img_size'] for cfg in config['branches']] == [64, 32, 48]
+    sizes['branch1'] = branch(96)
+    config = migrate_config('det.PIIPThreeBranch', sizes)
+    assert [cfg['img_size'] for cfg in config['branches']] == [64, 32, 64]
+
+
+@pytest.mark.parametrize('kind', ['det.vit_models', 'cls.vit_models'])
+@pytest.mark.parametrize(('mlp', 'act'), [('fused_mlp', 'gelu_tanh'), (None, 'gelu')])
+def test_fused_mlp(kind, mlp, act):
+    """The published fused MLP computes the approximate GELU."""
+    arguments = dict(embed_dim=32, depth=1, num_heads=4, pretrain_img_size=64)
+    config = migrate_config(kind, dict(arguments, Mlp_block=mlp))
+    backbone = config.get('backbone', config)
+    assert backbone['branch']['mlp_act'] == act
+    block = MODELS.build(backbone).branch.blocks[0]
+    assert block.mlp.act.approximate == ('tanh' if mlp else 'none')
+
+
 def test_windows():
     config = vit(
         window_size=[7, -1, 7, 5],

@@ -1,7 +1,5 @@
 """The published classifiers: arguments, weights, recordings, released checkpoints."""
 
-import json
-
 import golden
 import pytest
 import torch
@@ -49,7 +47,7 @@ def build(kind, kwargs):
 
 
 def test_recording():
-    case = golden.load_full('p4_cls_separate_head')
+    case = golden.load('p4_cls_separate_head')
     model, config = build(case.kind, case.kwargs)
     model.load_state_dict(migrate_state_dict(case.state_dict, config), strict=True)
     with torch.no_grad():
@@ -61,20 +59,16 @@ def test_recording():
 
 
 @pytest.mark.parametrize('name', ['pretrained_cls_deit', 'pretrained_cls_augreg'])
-def test_pretrained(name):
+def test_pretrained(name, tmp_path):
     """The branch loads blocks and embedding; the head loads final norm and classifier."""
-    folder = golden.FULL / name
-    if not folder.is_dir():
-        pytest.skip(f'complete recordings are not here: {folder}')
-    recorded = json.loads((folder / 'config.json').read_text())
-    config = migrate_config(recorded['cls'], recorded['kwargs'])
-    init_cfg = dict(type='Pretrained', checkpoint=str(folder / 'pretrained.pt'))
+    recorded = golden.load_conversion(name, tmp_path)
+    config = migrate_config(recorded.kind, recorded.kwargs)
+    init_cfg = dict(type='Pretrained', checkpoint=recorded.file)
     config['backbone']['branch']['init_cfg'] = init_cfg
     config['head']['init_cfg'] = init_cfg
     model = MODELS.build(config)
     model.init_weights()
-    state_dict = torch.load(folder / 'branch_state_dict.pt', weights_only=True)
-    expected = migrate_state_dict(state_dict, config)
+    expected = migrate_state_dict(recorded.expected, config)
     own = model.state_dict()
     assert own.keys() == expected.keys()
     for key, value in expected.items():
@@ -83,13 +77,10 @@ def test_pretrained(name):
 
 @pytest.mark.parametrize('name', RELEASED)
 def test_released_checkpoints_fit(name):
-    path = zoo.REFERENCE / 'keys' / f'{RELEASED[name]}.json'
-    if not path.is_file():
-        pytest.skip(f'the names in the released checkpoints are not here: {path}')
     model = zoo.built(name)
     published = {
         key: torch.empty(shape, device='meta')
-        for key, (shape, _) in json.loads(path.read_text())['keys'].items()
+        for key, shape in golden.released_names(RELEASED[name]).items()
     }
     converted, dropped = convert_published({**published, 'mask': None}, model)
     assert converted.pop('mask', 0) is None

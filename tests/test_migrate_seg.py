@@ -195,7 +195,7 @@ def resized(rows, size):
 @pytest.mark.parametrize('resized_when', ['loading', 'running'])
 def test_recorded_outputs(resized_when):
     """The detector's recording, whose position embedding is resized at run time."""
-    case = golden.load_full('p2_two_branch_internvit_mae')
+    case = golden.load('p2_two_branch_internvit_mae')
     state_dict = dict(case.state_dict)
     for k in (1, 2):
         options = case.kwargs[f'branch{k}']

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from gradients import check_gradients, enliven
 from mmengine.registry import MODELS
-from torch import nn
 
 CONVNEXT = dict(
     type='PIIPConvNeXt', arch=dict(depths=(1, 1, 2, 1), dims=(16, 24, 32, 64))
@@ -21,18 +21,13 @@ def build(*branches, **kwargs):
     torch.manual_seed(0)
     branches = branches or (vit(32, 96), vit(64, 64))
     defaults = dict(interaction=dict(num_heads=4), num_interactions=4)
-    network = MODELS.build(dict(type='PIIP', branches=branches, **defaults | kwargs))
-    for name, parameter in network.named_parameters():
-        if 'gamma' in name:
-            # Scales start at zero, which would hide the interactions.
-            nn.init.normal_(parameter, std=0.5)
-    return network
+    return enliven(
+        MODELS.build(dict(type='PIIP', branches=branches, **defaults | kwargs))
+    )
 
 
-def check_gradients(network, outputs):
+def backward(outputs):
     sum((x * torch.randn_like(x)).sum() for x in outputs).backward()
-    without = [name for name, p in network.named_parameters() if p.grad is None]
-    assert not without
 
 
 def cls_branches():
@@ -56,7 +51,8 @@ def test_regular_pyramid(hierarchical):
     sizes = [(24, 32), (12, 16), (6, 8), (3, 4)]
     assert [tuple(x.shape) for x in maps] == [(2, 64, *size) for size in sizes]
     assert len(network.merges) == 4
-    check_gradients(network, maps)
+    backward(maps)
+    check_gradients(network)
 
 
 def test_an_early_map_does_not_see_later_blocks():
@@ -88,7 +84,8 @@ def test_interactions_that_only_an_early_map_reads_are_built():
     assert [len(stage.injectors) for stage in late.interactions] == [1, 1, 0, 0]
     tapped = build(**options, out_interactions=[0, 1, 2])
     assert [len(stage.injectors) for stage in tapped.interactions] == [1, 1, 0, 0]
-    check_gradients(tapped, tapped(torch.randn(1, 3, 96, 96)))
+    backward(tapped(torch.randn(1, 3, 96, 96)))
+    check_gradients(tapped)
 
 
 def test_strides_of_a_first_branch_whose_last_blocks_are_removed():
@@ -117,23 +114,27 @@ def test_maps_of_the_branches():
     network = build(out_type='maps')
     maps = network(torch.randn(2, 3, 96, 128))
     assert [tuple(x.shape) for x in maps] == [(2, 32, 6, 8), (2, 64, 4, 5)]
-    check_gradients(network, maps)
+    backward(maps)
+    check_gradients(network)
 
 
 @pytest.mark.parametrize('alone', [False, True])
 @pytest.mark.parametrize('out_type', ['maps', 'cls_tokens', 'pyramid'])
 def test_type_of_the_outputs(out_type, alone):
     """Float32 under autocast, otherwise that of the model."""
-    network = build(*cls_branches(), out_type=out_type)
+    network = build(*cls_branches(), out_type=out_type, num_interactions=0)
     if alone:
         branch = cls_branches()[0]
         network = MODELS.build(dict(type='ViTPyramid', branch=branch, out_type=out_type))
     image = torch.randn(1, 3, 96, 96)
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        outputs = network.to(dtype)(image.to(dtype))
+        assert {x.dtype for x in outputs} == {dtype}
+    # The tokens of a family whose blocks end in a convolution have 16 bits there.
+    for branch in network.branch_list:
+        branch.blocks[-1].register_forward_hook(lambda *args: args[-1].bfloat16())
     with torch.autocast('cpu', torch.bfloat16):
         assert {x.dtype for x in network(image)} == {torch.float32}
-    assert {x.dtype for x in network(image)} == {torch.float32}
-    outputs = network.bfloat16()(image.bfloat16())
-    assert {x.dtype for x in outputs} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize('out_type', ['maps', 'cls_tokens', 'pyramid'])
@@ -142,16 +143,21 @@ def test_class_tokens_travel_along(out_type):
     outputs = network(torch.randn(2, 3, 96, 96))
     if out_type == 'cls_tokens':
         assert [tuple(x.shape) for x in outputs] == [(2, 32), (2, 64)]
-    check_gradients(network, outputs)
+    backward(outputs)
+    check_gradients(network)
 
 
 def test_units_leave_class_tokens_alone():
     network = build(*cls_branches(), out_type='cls_tokens')
     tokens = [torch.randn(1, 37, 32), torch.randn(1, 17, 64)]
+    for old in tokens:
+        old.requires_grad_()
     updated = network._interact(0, tokens, [(6, 6), (4, 4)])
     for old, new in zip(tokens, updated, strict=True):
         assert torch.equal(old[:, 0], new[:, 0])
         assert not torch.equal(old[:, 1:], new[:, 1:])
+        (grad,) = torch.autograd.grad(new[:, 0].sum(), old)
+        assert (grad[:, 0] == 1).all() and not grad[:, 1:].any()
 
 
 def test_nothing_reads_the_last_stage_of_a_class_token_network():
@@ -183,7 +189,8 @@ def test_a_branch_alone(out_type):
     shapes = {'maps': [(2, 32, 4, 6)], 'cls_tokens': [(2, 32)]}
     if out_type in shapes:
         assert [tuple(x.shape) for x in outputs] == shapes[out_type]
-    check_gradients(network, outputs)
+    backward(outputs)
+    check_gradients(network)
 
 
 def test_blocks_of_a_branch_alone():
@@ -193,14 +200,16 @@ def test_blocks_of_a_branch_alone():
     outputs = network(torch.randn(1, 3, 64, 96))
     assert [x.shape[1] for x in outputs] == [16, 24, 32, 64]
     assert [x.shape[3] for x in outputs] == [24, 12, 6, 3]
-    check_gradients(network, outputs)
+    backward(outputs)
+    check_gradients(network)
 
 
 def test_blocks_after_the_last_level_are_not_built():
     cfg = dict(type='ViTPyramid', branch=vit(32, 64), out_blocks=[0, 1, 1, 2])
     network = MODELS.build(cfg)
     assert network.branch.depth == 3
-    check_gradients(network, network(torch.randn(1, 3, 64, 64)))
+    backward(network(torch.randn(1, 3, 64, 64)))
+    check_gradients(network)
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ from mmengine.registry import MODELS
 import piip_mm  # noqa: F401
 from piip_mm.published import migrate_config, migrate_state_dict
 
-COMPACT = ['p1_three_branch_deit', 'p6_three_branch_fractional_sizes']
-FULL = [
-    *COMPACT,
+CASES = [
+    'p1_three_branch_deit',
     'p2_two_branch_internvit_mae',
     'p3_four_branch',
     'p3b_four_branch_as_coded',
     'p4_cls_separate_head',
     'p5_hybrid_convnext_vit_regular_fpn',
+    'p6_three_branch_fractional_sizes',
     'p7_eps_sensitive',
 ]
 
@@ -27,7 +27,9 @@ def build(case: golden.Case):
     return network, config
 
 
-def check_outputs(case: golden.Case):
+@pytest.mark.parametrize('name', CASES)
+def test_outputs(name):
+    case = golden.load(name)
     network, _ = build(case)
     with torch.no_grad():
         outputs = network(case.image)
@@ -38,31 +40,15 @@ def check_outputs(case: golden.Case):
         assert recorded.deviation(output) < golden.OUTPUT_TOLERANCE
 
 
-@pytest.mark.parametrize('name', COMPACT)
-def test_outputs_of_compact_recordings(name):
-    check_outputs(golden.load_compact(name))
-
-
-@pytest.mark.parametrize('name', FULL)
-def test_outputs_of_complete_recordings(name):
-    check_outputs(golden.load_full(name))
-
-
-@pytest.mark.parametrize(
-    'case',
-    [
-        lambda: golden.load_compact('p1_three_branch_deit'),
-        lambda: golden.load_full('p2_two_branch_internvit_mae'),
-    ],
-    ids=['p1', 'p2'],
-)
-def test_gradients(case):
-    case = case()
+@pytest.mark.parametrize('name', CASES[:2])
+def test_gradients(name):
+    case = golden.load(name)
     network, config = build(case)
     loss = golden.loss_of(network(case.image))
     loss.backward()
     assert loss.item() == pytest.approx(case.loss, rel=1e-4)
     parameters = dict(network.named_parameters())
+    assert len(case.grads) == 11
     for published, recorded in case.grads.items():
         (ours,) = migrate_state_dict({published: None}, config)
         assert recorded.deviation(parameters[ours].grad) < golden.GRAD_TOLERANCE
@@ -71,7 +57,7 @@ def test_gradients(case):
 @pytest.mark.parametrize('attribute', ['scale_factor', 'pixels'])
 def test_recordings_notice_another_resampling(attribute, monkeypatch):
     """Resizing by output size instead of scale factor must not pass unnoticed."""
-    case = golden.load_compact('p6_three_branch_fractional_sizes')
+    case = golden.load('p6_three_branch_fractional_sizes')
     network, _ = build(case)
     original = torch.nn.functional.interpolate
 

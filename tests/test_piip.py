@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from gradients import check_gradients, enliven
 from mmengine.registry import MODELS
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -40,14 +41,6 @@ def build(**kwargs):
     return MODELS.build(config(**kwargs))
 
 
-def enliven(network):
-    """Scales start at zero, which would hide the interactions."""
-    for name, parameter in network.named_parameters():
-        if 'gamma' in name:
-            nn.init.normal_(parameter, std=0.5)
-    return network
-
-
 def test_is_in_the_root_registry():
     for name in ('PIIP', 'PIIPViT', 'ViTPyramid'):
         assert MODELS.get(name).__module__.startswith('piip_mm.')
@@ -70,8 +63,7 @@ def test_every_parameter_gets_a_gradient(attn, direction, num_interactions):
     network = build(interaction=interaction, num_interactions=num_interactions)
     enliven(network)
     sum(m.square().mean() for m in network(torch.randn(1, 3, 96, 96))).backward()
-    dead = [n for n, p in network.named_parameters() if p.grad is None]
-    assert dead == []
+    check_gradients(network)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +86,7 @@ def test_parameters_that_nothing_reads_do_not_exist(kwargs):
     maps = network(torch.randn(1, 3, 96, 96))
     assert len(maps) == len(kwargs.get('out_strides', (4, 8, 16, 32)))
     sum(m.square().mean() for m in maps).backward()
-    assert [n for n, p in network.named_parameters() if p.grad is None] == []
+    check_gradients(network)
 
 
 def test_a_new_network_starts_as_its_branches_alone():

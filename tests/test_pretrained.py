@@ -1,6 +1,5 @@
 """Loading pretrained plain vision transformers into branches."""
 
-import json
 import re
 
 import golden
@@ -12,6 +11,7 @@ from mmengine.registry import MODELS
 import piip_mm  # noqa: F401
 from piip_mm.published import migrate_config, migrate_state_dict
 from piip_mm.weights.pretrained import load_pretrained
+from piip_mm.weights.resize import resize_positions
 
 
 def vit(**kwargs):
@@ -50,21 +50,30 @@ def deit_file(path, grid=4, patch=16, cls_row=True, layer_scale=False):
         'pretrained_mae_patch14to16_seg',
     ],
 )
-def test_recorded(name):
-    folder = golden.FULL / name
-    if not folder.is_dir():
-        pytest.skip(f'complete recordings are not here: {folder}')
-    recorded = json.loads((folder / 'config.json').read_text())
-    config = migrate_config(recorded['cls'], recorded['kwargs'])
+def test_recorded(name, tmp_path):
+    recorded = golden.load_conversion(name, tmp_path)
+    config = migrate_config(recorded.kind, recorded.kwargs)
     network = MODELS.build(config)
-    load_pretrained(network.branch, str(folder / 'pretrained.pt'))
-    expected = torch.load(folder / 'branch_state_dict.pt', weights_only=True)
+    load_pretrained(network.branch, recorded.file)
+    expected = migrate_state_dict(recorded.expected, config)
     loaded = network.state_dict()
-    for published in recorded['deterministic_keys']:
-        ((ours, value),) = migrate_state_dict(
-            {published: expected[published]}, config
-        ).items()
-        torch.testing.assert_close(loaded[ours], value)
+    assert loaded.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(loaded[name], value)
+
+
+@pytest.mark.parametrize('num_prefix', [0, 1, 2])
+@pytest.mark.parametrize('grid', [(4, 4), (3, 5)])
+def test_row_of_the_class_token(num_prefix, grid):
+    """The first row of the file, before that of a distillation token, or zeros."""
+    rows = torch.randn(1, num_prefix + 16, 8)
+    fitted = resize_positions(rows, grid, cls_row=True)
+    assert fitted.shape == (1, 1 + grid[0] * grid[1], 8)
+    expected = rows[:, 0] if num_prefix else torch.zeros(1, 8)
+    assert torch.equal(fitted[:, 0], expected)
+    patches = resize_positions(rows[:, num_prefix:], grid)
+    assert torch.equal(fitted[:, 1:], patches)
+    assert torch.equal(resize_positions(rows, grid), patches)
 
 
 def test_init_cfg_loads_and_reports(tmp_path):
@@ -425,7 +434,7 @@ def test_a_branch_of_a_checkpoint(tmp_path, prefix, wrapper):
 
 
 def test_a_branch_of_a_published_checkpoint(tmp_path):
-    case = golden.load_compact('p1_three_branch_deit')
+    case = golden.load('p1_three_branch_deit')
     names = {f'backbone.{name}': value for name, value in case.state_dict.items()}
     path = str(tmp_path / 'released.pth')
     torch.save({'module': names}, path)

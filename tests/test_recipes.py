@@ -1,7 +1,7 @@
 """Training configurations of the published detectors, field by field.
 
 Our configs are translated into the published fields and compared as a whole, so that no
-field is left out. ``data/recipes_det.json`` has the fields under their published names,
+field is left out. ``data/recipes.json.xz`` has the fields under their published names,
 with the ends of the interactions and the windows condensed.
 """
 
@@ -10,7 +10,6 @@ import re
 from itertools import chain
 from pathlib import Path
 
-import golden
 import mmdet
 import pytest
 import zoo
@@ -21,7 +20,7 @@ from recipes import translated_recipe
 from piip_mm.models.branches import PIIPConvNeXt, PIIPViT
 from piip_mm.models.branches.plain import drop_path_rates
 
-RECIPES = zoo.read_json(golden.DATA / 'recipes_det.json')
+RECIPES = zoo.recipes('det')
 MMDET = Path(mmdet.__file__).parent / '.mim/configs'
 PIIPS = [name for name in zoo.PUBLISHED if '/piip' in name]
 
@@ -124,14 +123,6 @@ def test_drop_path_of_each_block(name):
         schedule = 'constant' if is_deit else 'linear'
         assert len(blocks) == branch.depth - 3 * isinstance(branch, PIIPConvNeXt)
         assert rates == pytest.approx(drop_path_rates(rates[-1], len(rates), schedule))
-
-
-@pytest.mark.skipif(not zoo.REFERENCE.is_dir(), reason='no complete reference here')
-def test_file_agrees_with_the_complete_reference():
-    recipes = zoo.read_json(zoo.REFERENCE / 'recipes.json')
-    named = {key.rpartition('/')[2]: recipe for key, recipe in recipes.items()}
-    assert {name: named[name] for name in RECIPES} == RECIPES
-    assert len(RECIPES) == sum(key.startswith('det/') for key in recipes)
 
 
 def test_every_published_row_has_a_config():

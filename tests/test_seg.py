@@ -39,7 +39,7 @@ PAPER_ONLY = {
     'seg/vit_b_upernet_80k_640.py': 159,
     'seg/vit_l_upernet_80k_640.py': 545,
 }
-RECIPES = zoo.read_json(golden.DATA / 'recipes_seg.json')
+RECIPES = zoo.recipes('seg')
 #: [parameters, FLOPs] of the published backbones by part, as in flops_reference.json.
 COUNTS = zoo.read_json(golden.DATA / 'flops_seg.json')
 
@@ -331,13 +331,8 @@ def test_rates_of_the_published_schedule():
             scheduler.step()
 
 
-@pytest.mark.skipif(not zoo.REFERENCE.is_dir(), reason='no complete reference here')
-def test_files_agree_with_the_complete_reference():
-    complete = zoo.read_json(zoo.REFERENCE / 'recipes.json')
-    named = {key.rpartition('/')[2]: recipe for key, recipe in complete.items()}
-    assert {name: named[name] for name in RECIPES} == RECIPES
-    counts = zoo.read_json(zoo.REFERENCE / 'flops_reference.json')['configs']
-    for key, entry in counts.items():
+def test_parts_agree_with_the_published_sums():
+    for key, entry in golden.read('flops').items():
         if not key.startswith('seg:'):
             continue
         row = COUNTS[key.rpartition('/')[2]]
@@ -411,12 +406,9 @@ def test_flops_of_the_paper(name, gflops):
 )
 def test_released_names(keys, config):
     """Every name and shape of the released models maps to exactly one of ours."""
-    path = zoo.REFERENCE / f'keys/{keys}.json'
-    if not path.is_file():
-        pytest.skip(f'names of the released checkpoints are not here: {path}')
-    released = zoo.read_json(path)['keys']
+    released = golden.released_names(keys)
     model = zoo.built(f'seg/{config}.py')
-    tensors = {n: torch.zeros(shape, device='meta') for n, (shape, _) in released.items()}
+    tensors = {n: torch.zeros(shape, device='meta') for n, shape in released.items()}
     assert is_published(tensors)
     converted, dropped = convert_published(tensors, model)
     fit = compare(converted, model)

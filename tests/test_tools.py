@@ -540,7 +540,7 @@ def test_a_detector_is_not_tested_on_classes_in_another_order(trained):
 @pytest.fixture(scope='module')
 def released(trained):
     """Config and weights of a small detector in the layout of the published code."""
-    case = golden.load_compact('p1_three_branch_deit')
+    case = golden.load('p1_three_branch_deit')
     cfg = Config.fromfile(TINY)
     backbone = dict(migrate_config(case.kind, case.kwargs), _delete_=True)
     rpn_head = dict(anchor_generator=dict(strides=[4, 8, 16, 32]))

@@ -4,7 +4,6 @@ from functools import partial
 
 import golden
 import pytest
-import torch
 from torch import nn
 
 from piip_mm.models.directions import plan_interactions
@@ -16,17 +15,12 @@ from piip_mm.weights.rename import rename
 OPTIONS = dict(num_heads=4, num_points=4, value_ratio=0.5, ffn_ratio=0.25)
 
 
-@pytest.fixture(scope='module')
-def units():
-    return torch.load(golden.DATA / 'units.pt', weights_only=True)
-
-
 def deviation(output, recorded):
     return golden.Sampled.of(recorded).deviation(output)
 
 
-def test_deformable_attention(units):
-    unit = units['msdeform']
+def test_deformable_attention():
+    unit = golden.load_unit('msdeform')
     module = DeformableCrossAttention(32, 24, num_heads=4, num_points=4, value_ratio=0.5)
     module.load_state_dict(unit['state_dict'])
     inputs = unit['inputs']
@@ -40,8 +34,8 @@ def test_deformable_attention(units):
 
 
 @pytest.mark.parametrize('name, attn', [('deform', 'deform'), ('normal', 'regular')])
-def test_injector(units, name, attn):
-    unit = units[f'injector_{name}']
+def test_injector(name, attn):
+    unit = golden.load_unit(f'injector_{name}')
     module = Injector(32, 32, attn=attn, proj=False, **OPTIONS)
     module.load_state_dict(
         {rename(key, INJECTOR_RULES): value for key, value in unit['state_dict'].items()}
@@ -57,8 +51,8 @@ def test_injector(units, name, attn):
 
 
 @pytest.mark.parametrize('proj', [True, False])
-def test_unit(units, proj):
-    unit = units[f'unit_proj_{proj}']
+def test_unit(proj):
+    unit = golden.load_unit(f'unit_proj_{proj}')
     (pattern,) = plan_interactions('neighbours', 2, 1, outputs=[0, 1])
     stage = InteractionStage([32, 48], pattern, proj=proj, **OPTIONS)
     rules = [interaction_rule(2)]
@@ -80,8 +74,8 @@ def test_unit(units, proj):
 @pytest.mark.parametrize(
     'name, window_pad', [('flash', 'zero_input'), ('naive', 'zero_qkv')]
 )
-def test_windowed_attention(units, name, window_pad):
-    unit = units[f'deit_windowed_{name}']
+def test_windowed_attention(name, window_pad):
+    unit = golden.load_unit(f'deit_windowed_{name}')
     module = SelfAttention(48, 3, window_size=4, window_pad=window_pad)
     module.load_state_dict(unit['state_dict'])
     output = module(unit['inputs']['x'], tuple(unit['inputs']['grid']))
@@ -103,8 +97,8 @@ def test_windowed_attention(units, name, window_pad):
         ),
     ],
 )
-def test_internvit_block(units, name, attn, options):
-    unit = units[name]
+def test_internvit_block(name, attn, options):
+    unit = golden.load_unit(name)
     module = Block(48, SelfAttention(48, 3, **attn), **options)
     module.load_state_dict(unit['state_dict'])
     output = module(unit['inputs']['x'], tuple(unit['inputs']['grid']))

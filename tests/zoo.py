@@ -109,8 +109,6 @@ ROUNDING = {
     'det/piip_h6b_maskrcnn_1x_1024-512_speedup.py': ceil,
     'det/piip_sbl_maskrcnn_1x_augreg_speedup.py': ceil,
 }
-#: Folder with complete recipes and counts, next to the complete recordings.
-REFERENCE = golden.FULL.parent
 
 
 @cache
@@ -137,6 +135,15 @@ def built(name: str) -> nn.Module:
 def is_as_released(name: str) -> bool:
     """Whether a config has the slip of the released four-branch models."""
     return name.endswith('_released.py')
+
+
+def recipes(task: str) -> dict[str, Any]:
+    """Settings of the published configs of 'det', 'seg' or 'cls', by their names."""
+    return {
+        path.rpartition('/')[2]: recipe
+        for path, recipe in golden.read('recipes').items()
+        if path.startswith(f'{task}/')
+    }
 
 
 def read_json(path: Path) -> Any:
