@@ -53,7 +53,7 @@ def old_name(name):
 
 def detector(kind):
     """Config of a published detector, and its weights with random neck and heads."""
-    case = golden.load_compact('p1_three_branch_deit')
+    case = golden.load('p1_three_branch_deit')
     is_dino = kind == 'DINO'
     name = 'piip_tiny_dino_shapes' if is_dino else 'piip_tiny_maskrcnn_shapes'
     cfg = Config.fromfile(ROOT / f'configs/det/{name}.py')
@@ -76,7 +76,7 @@ def detector(kind):
 
 
 def segmentor():
-    case = golden.load_compact('p1_three_branch_deit')
+    case = golden.load('p1_three_branch_deit')
     cfg = Config.fromfile(ROOT / 'configs/seg/piip_tiny_upernet_shapes.py')
     model = dict(backbone=dict(migrate_config(case.kind, case.kwargs), _delete_=True))
     model['decode_head'] = dict(in_channels=[64] * 4, in_index=[0, 1, 2, 3])
@@ -90,7 +90,7 @@ def segmentor():
 
 
 def classifier():
-    case = golden.load_full('p4_cls_separate_head')
+    case = golden.load('p4_cls_separate_head')
     init_default_scope('mmpretrain')
     return Config(dict(model=migrate_config(case.kind, case.kwargs))), case.state_dict
 
