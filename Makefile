@@ -4,7 +4,7 @@ SHELL := bash
 export VENV ?= .venv
 PY := $(VENV)/bin/python
 
-.PHONY: help env demo demo-seg demo-cls test lint format clean
+.PHONY: help env demo demo-seg demo-cls test test-compiled matrix lint format clean
 .DELETE_ON_ERROR:
 
 help:
@@ -12,6 +12,8 @@ help:
 	@echo 'make demo-seg  the same for semantic segmentation'
 	@echo 'make demo-cls  the same for classification'
 	@echo 'make test      run the tests'
+	@echo 'make test-compiled   compare the operators with a compiled mmcv (compiles it)'
+	@echo 'make matrix    run the tests with other versions of Python and PyTorch'
 	@echo 'make lint      ruff, mypy, import-linter and codespell'
 	@echo 'make format    format the code'
 	@echo 'make env       only create the virtual environment $(VENV)'
@@ -52,6 +54,13 @@ $(eval $(call demo_rules,demo-cls,configs/cls/piip_tiny_shapes,data/shapes_cls,i
 
 test: env
 	$(PY) -m pytest
+
+test-compiled:
+	@VENV=.venv-compiled MMCV=compiled tools/setup_env.sh
+	.venv-compiled/bin/python -m pytest tests/test_mmcv_ext.py tests/test_startup.py
+
+matrix: env
+	$(PY) tools/misc/test_matrix.py
 
 lint: env
 	$(VENV)/bin/ruff check .

@@ -8,11 +8,12 @@ registries of mmdet, mmseg and mmpretrain find it. In a config:
 # Before anything imports timm, torchvision or mmcv.
 from . import startup  # isort: skip
 from . import engine, models
-from .compat import allow_mmengine_checkpoints, register_configs
+from .compat import allow_mmengine_checkpoints, quiet_warnings, register_configs
 
 __version__ = '0.1.0'
 
 allow_mmengine_checkpoints()
 register_configs()
+quiet_warnings()
 
 __all__ = ['__version__', 'engine', 'models', 'startup']

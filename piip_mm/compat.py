@@ -1,7 +1,10 @@
-"""What MMEngine needs to read its own checkpoints, and the configs of this package."""
+"""What the OpenMMLab packages need: to read MMEngine's checkpoints with today's PyTorch,
+to find the configs of this package, and to be quiet about their own code."""
 
 from __future__ import annotations
 
+import logging
+import warnings
 from argparse import Namespace
 from pickle import UnpicklingError
 from typing import Any
@@ -13,6 +16,32 @@ from mmengine.logging import HistoryBuffer
 
 # Statistics that every HistoryBuffer registers.
 _STATISTICS = ('min', 'max', 'current', 'mean')
+
+
+# Beginnings of warnings about code of the dependencies, which users cannot change.
+_WARNINGS = (
+    'pkg_resources is deprecated as an API',  # mmengine
+    r'torch\.meshgrid: in an upcoming release',  # mmdet
+    '``build_loss`` would be deprecated soon',  # mmseg
+    'Default ``avg_non_ignore`` is False',  # mmseg
+)
+# The same for messages of the log.
+_MESSAGES = (
+    '"FileClient" will be deprecated in future',
+    '"HardDiskBackend" is the alias of',
+    'The prefix is not set in metric class',
+)
+
+
+def quiet_warnings() -> None:
+    """Hide warnings about code of the dependencies."""
+    for message in _WARNINGS:
+        warnings.filterwarnings('ignore', message, UserWarning)
+
+
+def quiet_logger(logger: logging.Logger) -> None:
+    """Hide messages of a run's log about code of the dependencies."""
+    logger.addFilter(lambda record: not record.getMessage().startswith(_MESSAGES))
 
 
 def register_configs() -> None:

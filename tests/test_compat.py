@@ -1,8 +1,8 @@
 """Fixes for a current PyTorch."""
 
+import logging
 import pickle
-import subprocess
-import sys
+import warnings
 from argparse import Namespace
 
 import numpy as np
@@ -14,20 +14,11 @@ from mmengine.runner import Runner, load_checkpoint
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-import piip_mm  # noqa: F401
+from piip_mm.compat import quiet_logger, quiet_warnings
 
 
 class NotAllowed:
     """A class that files are not allowed to contain."""
-
-
-def test_torchvision_and_timm_can_be_imported():
-    code = (
-        'import piip_mm, timm, torchvision.transforms.v2, torchvision.models;'
-        'print(timm.__version__)'
-    )
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 class Model(nn.Module):
@@ -114,3 +105,20 @@ def test_arguments_of_a_script_next_to_the_weights(tmp_path):
     content = {'model': {'weight': torch.ones(1)}, 'args': Namespace(lr=3e-5)}
     torch.save(content, path)
     assert torch.load(path, weights_only=True)['args'].lr == 3e-5
+
+
+def test_noise_of_dependencies_is_hidden(caplog):
+    logger = logging.getLogger('noise')
+    quiet_logger(logger)
+    with caplog.at_level(logging.WARNING, 'noise'):
+        logger.warning('"FileClient" will be deprecated in future. Please use')
+        logger.warning('the metric is 0')
+    assert [record.message for record in caplog.records if record.name == 'noise'] == [
+        'the metric is 0'
+    ]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        quiet_warnings()
+        warnings.warn('pkg_resources is deprecated as an API. See', stacklevel=1)
+        warnings.warn('your labels are all 255', stacklevel=1)
+    assert [str(warning.message) for warning in caught] == ['your labels are all 255']

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import HOOKS, METRICS, RUNNERS
 from mmengine.runner import Runner
 
+from piip_mm.compat import quiet_logger
 from piip_mm.config_types import resolve_type
 from piip_mm.engine import check_classes, check_coco, check_data
 from piip_mm.engine.launch import (
@@ -125,6 +126,7 @@ def main() -> None:
         accept_published_checkpoints(cfg, strict=True, ignore=ignore)
     with process_group(cfg):
         runner = RUNNERS.build(cfg)
+        quiet_logger(runner.logger)
         with user_errors():
             check_classes(runner, 'test')
             if args.out is not None:

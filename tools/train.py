@@ -10,6 +10,7 @@ from mmengine.device import get_device
 from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS, RUNNERS
 
+from piip_mm.compat import quiet_logger
 from piip_mm.config_types import resolve_type
 from piip_mm.engine import check_classes, check_coco, check_data
 from piip_mm.engine.launch import (
@@ -108,6 +109,7 @@ def main() -> None:
             fetch_pretrained(cfg)
     with process_group(cfg):
         runner = RUNNERS.build(cfg)
+        quiet_logger(runner.logger)
         with user_errors():
             check_classes(runner, 'train')
         with user_errors(CHECKPOINT_ERRORS):

@@ -208,20 +208,36 @@ def roi_align_backward(
     dtype = torch.promote_types(grad_output.dtype, torch.float32)
     grads = grad_output.to(dtype).permute(0, 2, 3, 1)
     total = grads.new_zeros(shape[0] * shape[2] * shape[3], shape[1])
+    cells = torch.arange(len(total), device=grads.device)
+    rows = torch.arange(grads[..., 0].numel(), device=grads.device)
+    rows = rows.view(len(grads), bins[0] * bins[1], 1)
+    waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def add_waiting() -> None:
+        """The sums of the forward pass, transposed: every cell collects the bins that it
+        was read for."""
+        cell, reader, weight = (torch.cat(parts) for parts in zip(*waiting, strict=True))
+        cell, order = cell.sort()
+        total.add_(
+            F.embedding_bag(
+                reader[order],
+                grads.flatten(0, 2),
+                torch.searchsorted(cell, cells),
+                mode='sum',
+                per_sample_weights=weight[order],
+            )
+        )
+        waiting.clear()
+
     for chosen, index, weight in _samples(
         rois.to(dtype), shape, bins, spatial_scale, sampling_ratio, aligned
     ):
-        # The same sums, transposed: every cell collects the bins that it was read for.
-        cell, order = index.flatten().sort()
-        reader = order // index.shape[2]
-        starts = torch.searchsorted(cell, torch.arange(len(total), device=cell.device))
-        total += F.embedding_bag(
-            reader,
-            grads[chosen].flatten(0, 2),
-            starts,
-            mode='sum',
-            per_sample_weights=weight.flatten()[order],
-        )
+        reader = rows[chosen].expand_as(index)
+        waiting.append((index.flatten(), reader.flatten(), weight.flatten()))
+        if sum(len(part) for part, _, _ in waiting) > _MAX_WEIGHTS:
+            add_waiting()
+    if waiting:
+        add_waiting()
     total = total.view(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2)
     grad_input.copy_(total)
 
