@@ -66,6 +66,22 @@ def test_drop_path_skips_both_parts_of_a_block():
     assert not torch.equal(block.eval()(x, (2, 2)), x)
 
 
+def test_drop_path_scales_what_it_keeps():
+    """By 1 / (1 - rate), so that the expected sum is that of the evaluation."""
+    block = Block(16, SelfAttention(16, 2), drop_path_rate=0.5)
+    injector = Injector(16, 16, num_heads=2, drop_path_rate=0.5)
+    nn.init.zeros_(block.ls2.gamma)
+    nn.init.ones_(injector.gamma_ffn)
+    x = torch.randn(64, 4, 16)
+    for module, args in ((block, (x, (2, 2))), (injector, (x, x, (2, 2), (2, 2)))):
+        added = module.eval()(*args) - x
+        ratio = (module.train()(*args) - x).flatten(1).norm(dim=1)
+        ratio = ratio / added.flatten(1).norm(dim=1)
+        kept = ratio > 0
+        assert 10 < kept.sum() < 54
+        torch.testing.assert_close(ratio[kept], torch.full_like(ratio[kept], 2))
+
+
 @pytest.mark.parametrize('attn', ['deform', 'regular'])
 def test_drop_path_of_interactions_is_on_the_ffn_only(attn):
     injector = Injector(32, 32, attn=attn, num_heads=4, drop_path_rate=0.999).train()

@@ -471,6 +471,11 @@ def test_heads_of_another_detector_are_reused(case, tmp_path):
         torch.testing.assert_close(value, heads.get(name, before[name]))
 
 
+def test_as_many_values_in_another_shape_do_not_fit():
+    fit = compare({'weight': torch.zeros(2, 8)}, torch.nn.Linear(4, 4, bias=False))
+    assert fit.mismatched == ['weight: (2, 8) in the file, (4, 4) here']
+
+
 @pytest.mark.parametrize('part', ['backbone', 'shapes', 'everything'])
 def test_a_file_that_gives_a_part_has_to_give_all_of_it(case, tmp_path, part):
     model = detector(case)

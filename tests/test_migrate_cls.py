@@ -202,6 +202,13 @@ def test_internvit():
     assert config['backbone']['branch']['arch']['init_values'] == 0.1
 
 
+def test_norms_of_a_head_per_branch():
+    rms = dict(model_type='augreg', norm_layer_type='RMSNorm')
+    kwargs = two_branches(rms, separate_head=True)
+    config = migrate_config('cls.PIIPTwoBranch', kwargs)
+    assert config['head']['norm'] == ['LN', 'RMS']
+
+
 def test_four_branches_are_as_intended_here():
     sizes = {1: (32, 96), 2: (48, 64), 3: (64, 32), 4: (96, 24)}
     kwargs = {f'branch{k}': branch(*size) for k, size in sizes.items()}

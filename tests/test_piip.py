@@ -280,6 +280,14 @@ def test_frozen_stages():
     assert network.branches[0].blocks[2].training
 
 
+def test_frozen_stages_of_blocks_that_are_not_built():
+    built = MODELS.build(branch(frozen_stages=4))
+    built.truncate(2)
+    built.train()
+    trained = {name for name, p in built.named_parameters() if p.requires_grad}
+    assert not trained and not any(block.training for block in built.blocks)
+
+
 def test_blocks_that_nothing_reads_are_not_built():
     """Only the first branch is merged, so the last one is read up to the third stage."""
     network = enliven(build(merge_branches=[0]))
@@ -305,6 +313,15 @@ def test_layer_depth():
     assert deep == list(range(1, 9))
     rest = {ids[n][0] for n in ids if not n.startswith('branches.')}
     assert rest == {9}
+
+
+def test_layer_depth_is_rounded_down():
+    branches = [branch(32, 64, 4), branch(64, 64, 6)]
+    network = build(branches=branches, num_interactions=2)
+    blocks = [
+        network.get_layer_depth(f'branches.0.blocks.{i}.ls1.gamma')[0] for i in range(4)
+    ]
+    assert blocks == [1, 3, 4, 6]
 
 
 def test_interaction_ends():
