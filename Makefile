@@ -52,8 +52,9 @@ $(eval $(call demo_rules,demo,configs/det/piip_tiny_maskrcnn_shapes,data/shapes,
 $(eval $(call demo_rules,demo-seg,configs/seg/piip_tiny_upernet_shapes,data/shapes_seg,ade20k))
 $(eval $(call demo_rules,demo-cls,configs/cls/piip_tiny_shapes,data/shapes_cls,imagenet))
 
+# A process per core, of one thread each; more than four would take too much memory.
 test: env
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-compiled:
 	@VENV=.venv-compiled MMCV=compiled tools/setup_env.sh
