@@ -11,7 +11,8 @@ from torch import Tensor
 
 from .rename import Rule, rename_state_dict
 from .report import LoadReport, check_values, compare
-from .source import errors_in, load_weights, select_prefix, unwrap_state_dict
+from .source import errors_in, load_weights
+from .state_dict import select_prefix
 
 
 class PretrainedTarget(Protocol):
@@ -47,7 +48,7 @@ def load_pretrained(
         checkpoint: Local path, URL or timm model, see
             :func:`piip_mm.weights.source.load_weights`.
         prefix: Beginning of the names that are loaded, see
-            :func:`piip_mm.weights.source.select_prefix`.
+            :func:`piip_mm.weights.state_dict.select_prefix`.
 
     Returns:
         The report, which is also logged.
@@ -60,8 +61,8 @@ def load_pretrained(
             that the branch needs.
     """
     weights, dropped, resized = _converted(checkpoint, prefix, branch)
-    report = compare(weights, branch)
-    report.dropped, report.resized = dropped, resized
+    report = compare(weights, branch, dropped)
+    report.resized = resized
     if report.mismatched:
         raise ValueError(
             f'{checkpoint} does not fit the branch; check its arch and the channels of '
@@ -97,7 +98,7 @@ def _converted(
     file that were dropped; and those that were resized, with their shapes."""
     content = load_weights(checkpoint)
     with errors_in(checkpoint):
-        tensors = select_prefix(unwrap_state_dict(content), prefix)
+        tensors = select_prefix(content, prefix)
         if _is_own(tensors, branch):
             weights, dropped = tensors, list[str]()
         else:

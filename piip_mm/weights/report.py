@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -79,10 +79,19 @@ class LoadReport:
         return {title: names for title, names in named.items() if names}
 
 
-def compare(state_dict: Mapping[str, Tensor], model: Any) -> LoadReport:
-    """Compare the names and shapes of a state dict with those of a model."""
+def compare(
+    state_dict: Mapping[str, Tensor], model: Any, dropped: Sequence[str] = ()
+) -> LoadReport:
+    """Compare the names and shapes of a state dict with those of a model.
+
+    Args:
+        state_dict: Names to tensors.
+        model: Module to load into.
+        dropped: For the report, see :class:`LoadReport`.
+    """
     expected = model.state_dict()
-    report = LoadReport(missing=[name for name in expected if name not in state_dict])
+    missing = [name for name in expected if name not in state_dict]
+    report = LoadReport(missing=missing, dropped=list(dropped))
     for name, tensor in state_dict.items():
         if name not in expected:
             report.left_over.append(name)

@@ -6,12 +6,8 @@ from mmengine.logging import print_log
 from torch import nn
 
 from piip_mm.weights.report import check_values
-from piip_mm.weights.source import (
-    errors_in,
-    load_weights,
-    select_prefix,
-    unwrap_state_dict,
-)
+from piip_mm.weights.source import errors_in, load_weights
+from piip_mm.weights.state_dict import select_prefix
 
 
 def load_pretrained_head(
@@ -25,7 +21,7 @@ def load_pretrained_head(
         checkpoint: Local path, URL or timm model of a plain vision transformer, see
             :func:`piip_mm.weights.source.load_weights`.
         prefix: Beginning of the names that are loaded, see
-            :func:`piip_mm.weights.source.select_prefix`.
+            :func:`piip_mm.weights.state_dict.select_prefix`.
 
     Raises:
         FileNotFoundError: If a local file does not exist.
@@ -37,7 +33,7 @@ def load_pretrained_head(
     names = set(parts.state_dict())
     content = load_weights(checkpoint)
     with errors_in(checkpoint):
-        tensors = select_prefix(unwrap_state_dict(content), prefix)
+        tensors = select_prefix(content, prefix)
         weights = {name: tensor for name, tensor in tensors.items() if name in names}
         check_values(weights, parts)
     for name, param in parts.named_parameters():
