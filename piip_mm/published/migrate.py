@@ -89,9 +89,12 @@ def migrate_state_dict(
         )
     with torch.device('meta'):
         model = MODELS.build(dict(config))
-    for branch in (model if is_backbone else model.backbone).branch_list:
+    backbone = model if is_backbone else model.backbone
+    for branch in backbone.branch_list:
         # The published networks have blocks after the last group, which are never run.
         branch.built_depth = sys.maxsize
-    rules = model.published_rules() if is_backbone else classifier_rules(model)
+    rules = backbone.published_rules()
+    if not is_backbone:
+        rules = classifier_rules(backbone, rules)
     renamed = ((rename(name, rules), tensor) for name, tensor in state_dict.items())
     return {name: tensor for name, tensor in renamed if name is not None}

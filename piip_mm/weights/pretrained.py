@@ -20,11 +20,9 @@ class PretrainedTarget(Protocol):
 
     weights_title: str
     optional_weights: str
-    built_depth: int
 
-    @property
-    def depth(self) -> int: ...
     def weight_rules(self) -> Sequence[Rule]: ...
+    def without_removed_blocks(self, rules: Sequence[Rule]) -> Sequence[Rule]: ...
     def prepare_weights(self, weights: Mapping[str, Any]) -> Mapping[str, Any]: ...
     def fit_weight(self, name: str, tensor: Tensor) -> Tensor: ...
     def state_dict(self) -> dict[str, Any]: ...
@@ -68,16 +66,11 @@ def load_pretrained(
             f'{checkpoint} does not fit the branch; check its arch and the channels of '
             'its image. ' + '; '.join(report.mismatched[:4])
         )
-    for name in report.left_over:
-        # The network may have removed the last blocks of the branch.
-        block = re.match(r'blocks\.(\d+)\.', name)
-        if block is None or not branch.depth <= int(block[1]) < branch.built_depth:
-            raise ValueError(
-                f'{checkpoint} has {name}, which the branch does not have; check its arch'
-            )
-        del weights[name]
-    report.dropped += report.left_over
-    report.left_over = []
+    if report.left_over:
+        raise ValueError(
+            f'{checkpoint} has {report.left_over[0]}, which the branch does not have; '
+            'check its arch'
+        )
     required = [
         name for name in report.missing if not re.fullmatch(branch.optional_weights, name)
     ]
@@ -98,15 +91,12 @@ def _converted(
     file that were dropped; and those that were resized, with their shapes."""
     content = load_weights(checkpoint)
     with errors_in(checkpoint):
-        tensors = select_prefix(content, prefix)
-        if _is_own(tensors, branch):
-            weights, dropped = tensors, list[str]()
-        else:
-            weights, dropped = rename_state_dict(
-                branch.prepare_weights(tensors),
-                branch.weight_rules(),
-                branch.weights_title,
-            )
+        tensors: Mapping[str, Tensor] = select_prefix(content, prefix)
+        rules: Sequence[Rule] = [(r'.+', r'\g<0>')]
+        if not _is_own(tensors, branch):
+            tensors, rules = branch.prepare_weights(tensors), branch.weight_rules()
+        rules = branch.without_removed_blocks(rules)
+        weights, dropped = rename_state_dict(tensors, rules, branch.weights_title)
         check_values(weights, branch)
     fitted, resized = {}, []
     for name, tensor in weights.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
@@ -15,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from piip_mm.checks import OptionErrors, check_bool, check_int, check_sequence
 from piip_mm.weights.init_cfg import pretrained_entries
 from piip_mm.weights.pretrained import load_pretrained
-from piip_mm.weights.rename import Rule
+from piip_mm.weights.rename import Rule, rename
 
 
 class _BranchMeta(OptionErrors):
@@ -242,6 +243,17 @@ class Branch(BaseModule, metaclass=_BranchMeta):
         A family without pretrained weights needs none.
         """
         return []
+
+    def without_removed_blocks(self, rules: Sequence[Rule]) -> list[Rule]:
+        """Rules that also drop the blocks that the network has removed."""
+
+        def own_name(match: re.Match[str]) -> str | None:
+            name = rename(match[0], rules)
+            block = re.match(r'blocks\.(\d+)\.', name or '')
+            is_removed = block and self.depth <= int(block[1]) < self.built_depth
+            return None if is_removed else name
+
+        return [(r'.+', own_name)]
 
     def prepare_weights(self, weights: Mapping[str, Any]) -> Mapping[str, Any]:
         """Convert the content of a pretrained file where renaming is not enough; called
