@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from inspect import isclass
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
+
+from piip_mm.config_types import describes
 
 from .coco_images import Findings, check_images
 from .coco_report import CocoReport
@@ -65,14 +66,12 @@ def _coco_datasets(loader: Any) -> list[Any]:
     datasets = []
     with DefaultScope.overwrite_default_scope('mmdet'):
         for leaf in filter(is_local, leaf_datasets(loader)):
-            kind = leaf['type'] if isclass(leaf['type']) else DATASETS.get(leaf['type'])
             is_remote = '://' in f'{leaf.get("data_root")}{leaf.get("ann_file")}'
-            if is_remote or not (isclass(kind) and issubclass(kind, CocoDataset)):
+            if is_remote or not describes(leaf, DATASETS, CocoDataset):
                 continue
             dataset = DATASETS.build(ConfigDict({**leaf, 'lazy_init': True}))
             methods = ('load_data_list', 'parse_data_info')
-            own = any(getattr(kind, m) is not getattr(CocoDataset, m) for m in methods)
-            if not own:
+            if all(getattr(type(dataset), m) is getattr(CocoDataset, m) for m in methods):
                 datasets.append(dataset)
     return datasets
 

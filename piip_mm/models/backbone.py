@@ -14,6 +14,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from piip_mm.checks import OptionErrors, check_choice, check_mapping
+from piip_mm.config_types import describes
 from piip_mm.weights.rename import Rule, rename_state_dict
 from piip_mm.weights.report import check_values, compare
 from piip_mm.weights.state_dict import names_under, translate_in_place
@@ -177,10 +178,7 @@ class Backbone(BaseModule, metaclass=OptionErrors):
 def build_branch(cfg: Any, name: str) -> Branch:
     """Build a branch; raise ``ValueError`` with the name of the option if it is none."""
     check_mapping(name, cfg)
-    kind = cfg.get('type')
-    with MODELS.switch_scope_and_registry(cfg.get('_scope_')) as registry:
-        kind = registry.get(kind) if isinstance(kind, str) else kind
-    if not (isinstance(kind, type) and issubclass(kind, Branch)):
+    if not describes(cfg, MODELS, Branch):
         known = [
             key
             for key, value in MODELS.module_dict.items()

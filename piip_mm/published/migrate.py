@@ -10,7 +10,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from piip_mm.config_types import base_names, resolve_type
+from piip_mm.config_types import base_names, describes, resolve_type
 from piip_mm.models.backbone import Backbone
 from piip_mm.weights.rename import rename
 
@@ -80,8 +80,8 @@ def migrate_state_dict(
     Raises:
         ValueError: If a name fits no rule or the config is of another kind.
     """
+    is_backbone = describes(config, MODELS, Backbone)
     kind = resolve_type(config, MODELS)
-    is_backbone = isinstance(kind, type) and issubclass(kind, Backbone)
     if not is_backbone and 'ImageClassifier' not in base_names(kind, 'mmpretrain'):
         raise ValueError(
             f'no published weights fit a model of type {config.get("type")!r}; expected '

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from piip_mm.checks import OptionErrors, check_bool, check_int, check_sequence
-from piip_mm.weights.init_cfg import pretrained_entries
-from piip_mm.weights.pretrained import load_pretrained
+from piip_mm.weights.pretrained import load_pretrained, pretrained_entries
 from piip_mm.weights.rename import Rule, rename
 
 
@@ -72,9 +71,9 @@ class Branch(BaseModule, metaclass=_BranchMeta):
 
     Raises:
         ValueError: If ``img_size`` is too small for a single token, ``frozen_stages`` is
-            out of range, ``init_cfg`` is wrong (see
-            :func:`piip_mm.weights.init_cfg.pretrained_entries`), or what a subclass built
-            is not what it describes; see also :meth:`check_parts`.
+            out of range, ``init_cfg`` is wrong, see
+            :func:`piip_mm.weights.pretrained.pretrained_entries`, or what a subclass
+            built is not what it describes, see also :meth:`check_parts`.
     """
 
     blocks: nn.ModuleList
