@@ -13,8 +13,8 @@ from mmengine.registry import DefaultScope
 
 from piip_mm.config_types import describes
 
-from .coco_images import Findings, check_images
-from .coco_report import CocoReport
+from .coco_images import check_images
+from .coco_report import CocoReport, Findings
 from .data_check import LOADERS, is_first_process, is_local, leaf_datasets, walk
 
 _NUM_EXAMPLES = 3
@@ -86,7 +86,7 @@ def _reports(dataset: Any, metrics: list[Any]) -> dict[str, CocoReport]:
     evaluated = truths.pop(os.path.realpath(dataset.ann_file), None) is not None
     options = dict(dataset=dataset, with_masks=with_masks)
     report = CocoReport(dataset.ann_file, evaluated=evaluated, **options)
-    check_images(report.used, dataset, report.errors, report.warnings)
+    check_images(report, dataset)
     reports = {dataset.ann_file: report}
     for path in truths.values():
         reports[path] = other = CocoReport(path, evaluated=True, **options)
