@@ -11,6 +11,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
 
+from piip_mm.checks import shown
 from piip_mm.config_types import describes
 
 from .coco_images import check_images
@@ -97,6 +98,4 @@ def _reports(dataset: Any, metrics: list[Any]) -> dict[str, CocoReport]:
 
 def _lines(findings: Findings) -> Iterator[str]:
     for what, examples in findings.items():
-        shown = ', '.join(map(str, examples[:_NUM_EXAMPLES]))
-        rest = ', ...' if len(examples) > _NUM_EXAMPLES else ''
-        yield f'  {len(examples)} {what} (e.g. {shown}{rest})'
+        yield f'  {len(examples)} {what} (e.g. {shown(examples, _NUM_EXAMPLES)})'

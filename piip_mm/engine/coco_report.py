@@ -9,6 +9,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any
 
+from piip_mm.checks import shown
+
 from .class_check import classes_of
 from .coco_file import BOX, annotation_mistake, image_mistake, mask_mistake, read_coco
 
@@ -72,11 +74,10 @@ class CocoReport:
             self._filter_images(dataset.filter_cfg or {})
 
     def __str__(self) -> str:
-        counts = [f'{name} {self.counts[name]}' for name in self.classes[:_NUM_CLASSES]]
-        rest = ['...'] if len(self.classes) > _NUM_CLASSES else []
+        counts = (f'{name} {self.counts[name]}' for name in self.classes)
         return (
             f'{len(self.used)} of {len(self.images)} images and {self.counts.total()} of '
-            f'{self.num_annotations} annotations are used ({", ".join(counts + rest)})'
+            f'{self.num_annotations} annotations are used ({shown(counts, _NUM_CLASSES)})'
         )
 
     def _check_classes(self, classes: list[str]) -> None:
@@ -84,10 +85,9 @@ class CocoReport:
         names = list(self._categories.values())
         self.classes = [name for name in names if name in classes]
         self._wanted = set(self.classes)
-        rest = ['...'] if len(names) > _NUM_CLASSES else []
         advice = (
             'set metainfo=dict(classes=...) of the data set to these names, in this '
-            f'order: {", ".join(names[:_NUM_CLASSES] + rest)}'
+            f'order: {shown(names, _NUM_CLASSES)}'
         )
         if absent := [name for name in classes if name not in names]:
             self.errors[f'class(es) that are no category of the file; {advice}'] = absent

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from piip_mm.checks import shown
+
 # In DINO: takes the encoded reference points, 2 C wide in mmdet and 4 C in its fork.
 _REF_POINT_HEAD = 'decoder.ref_point_head.layers.0.weight'
 _FORKED_DINO = (
@@ -60,8 +62,7 @@ class LoadReport:
         """One line with the numbers and the first names."""
         parts = [f'{len(self.loaded)} tensors loaded']
         for title, names in self._unusual().items():
-            shown = ', '.join(names[:6]) + (', ...' if len(names) > 6 else '')
-            parts.append(f'{title}: {len(names)} ({shown})')
+            parts.append(f'{title}: {len(names)} ({shown(names, 6)})')
         return ', '.join(parts)
 
     def __str__(self) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from piip_mm.checks import shown
 
 from .rename import rename_state_dict
 
@@ -127,8 +128,8 @@ def translate_in_place(
         _replace(state_dict, others | own)
     elif tensors and not prefix and tensors.keys().isdisjoint(own := module.state_dict()):
         raise ValueError(
-            f'none of the {len(tensors)} names in the file ({_some(tensors)}) is one of '
-            f'the {type(module).__name__} ({_some(own)}): it is the file of another '
+            f'none of the {len(tensors)} names in the file ({shown(tensors, 3)}) is one of '
+            f'the {type(module).__name__} ({shown(own, 3)}): it is the file of another '
             'model, or of a part of one or more than one. init_cfg takes the prefix of '
             'the part to load; names of a published network with a single branch are '
             'translated by piip_mm.published.migrate_state_dict'
@@ -138,8 +139,3 @@ def translate_in_place(
 def _replace(state_dict: dict[str, Any], content: Mapping[str, Any]) -> None:
     state_dict.clear()
     state_dict.update(content)
-
-
-def _some(names: Iterable[str]) -> str:
-    first = list(islice(names, 4))
-    return ', '.join(first[:3]) + (', ...' if len(first) > 3 else '')
