@@ -13,7 +13,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from piip_mm.checks import OptionErrors, check_choice, check_mapping
+from piip_mm.checks import OptionErrors, check_choice, check_mapping, check_sequence
 from piip_mm.config_types import describes
 from piip_mm.weights.rename import Rule, rename_state_dict
 from piip_mm.weights.report import check_values, compare
@@ -33,17 +33,27 @@ class Backbone(BaseModule, metaclass=OptionErrors):
     A state dict of the published PIIP code is recognised and translated however it is
     loaded. It must fit completely, so that no parameter keeps its initial value.
 
-    Attributes:
+    Args:
         out_type: One of :data:`OUT_TYPES`.
         out_strides: Strides of the output maps in pixels.
+        init_cfg: MMEngine's initialisation config, for the network as a whole.
+
+    Raises:
+        ValueError: If the type is unknown or there are no strides.
     """
 
-    out_type: str
-    out_strides: tuple[float, ...]
     pyramid: Pyramid
 
-    def __init__(self, init_cfg: dict | None = None) -> None:
+    def __init__(
+        self, out_type: str, out_strides: Sequence[float], init_cfg: dict | None
+    ) -> None:
         super().__init__(init_cfg)
+        check_choice('out_type', out_type, OUT_TYPES)
+        check_sequence('out_strides', out_strides)
+        if not out_strides:
+            raise ValueError('out_strides is empty; give at least one stride')
+        self.out_type = out_type
+        self.out_strides = tuple(out_strides)
         self.register_load_state_dict_pre_hook(_translate_and_check)
 
     @property
@@ -150,10 +160,9 @@ class Backbone(BaseModule, metaclass=OptionErrors):
             options: Options that only apply to a pyramid; those that are None are unset.
 
         Raises:
-            ValueError: If the type is unknown, a branch has no class token to return, or
-                an option is set that does not apply.
+            ValueError: If a branch has no class token to return, or an option is set that
+                does not apply.
         """
-        check_choice('out_type', self.out_type, OUT_TYPES)
         given = {name: value for name, value in options.items() if value is not None}
         if self.out_type != 'pyramid' and given:
             raise ValueError(

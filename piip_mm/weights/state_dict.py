@@ -128,11 +128,11 @@ def translate_in_place(
         _replace(state_dict, others | own)
     elif tensors and not prefix and tensors.keys().isdisjoint(own := module.state_dict()):
         raise ValueError(
-            f'none of the {len(tensors)} names in the file ({shown(tensors, 3)}) is one of '
-            f'the {type(module).__name__} ({shown(own, 3)}): it is the file of another '
-            'model, or of a part of one or more than one. init_cfg takes the prefix of '
-            'the part to load; names of a published network with a single branch are '
-            'translated by piip_mm.published.migrate_state_dict'
+            f'none of the {len(tensors)} names in the file ({shown(tensors, 3)}) is one '
+            f'of the {type(module).__name__} ({shown(own, 3)}): it is the file of '
+            'another model, or of a part of one or more than one. init_cfg takes the '
+            'prefix of the part to load; names of a published network with a single '
+            'branch are translated by piip_mm.published.migrate_state_dict'
         )
 
 
