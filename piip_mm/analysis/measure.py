@@ -103,11 +103,12 @@ def build_on_meta(cfg: Mapping[str, Any]) -> nn.Module:
 def check_backbone(backbone: nn.Module) -> Backbone:
     """Return the backbone; raise ``ValueError`` if it is none of ours."""
     if not isinstance(backbone, Backbone):
-        raise _unsupported(type(backbone).__name__)
+        raise _unsupported(type(backbone))
     return backbone
 
 
-def _unsupported(name: object) -> ValueError:
+def _unsupported(kind: Any) -> ValueError:
+    name = getattr(kind, '__name__', kind)
     return ValueError(
         f'cannot count a backbone of type {name!r}; supported: PIIP, ViTPyramid'
     )
