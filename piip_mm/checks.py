@@ -7,6 +7,7 @@ from abc import ABCMeta
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from inspect import Parameter, signature
+from itertools import islice
 from math import inf
 from numbers import Integral, Real
 from typing import Any
@@ -145,3 +146,9 @@ def check_sequence(name: str, value: object) -> None:
     """Raise ``ValueError`` unless ``value`` is a list or a tuple."""
     if not isinstance(value, (list, tuple)):
         raise ValueError(f'{name}={value!r}: expected a list')
+
+
+def shown(values: Iterable[object], limit: int) -> str:
+    """The first values as text for a message, and '...' if there are more."""
+    first = [str(value) for value in islice(values, limit + 1)]
+    return ', '.join([*first[:limit], *['...'] * (len(first) > limit)])

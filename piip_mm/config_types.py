@@ -39,6 +39,13 @@ def resolve_type(
         return scoped.get(kind)
 
 
+def describes(config: Mapping[str, Any], registry: Registry, base: type) -> bool:
+    """Whether MMEngine builds an instance of a class, or of a derived one, from a config,
+    see :func:`resolve_type`."""
+    kind = resolve_type(config, registry)
+    return isinstance(kind, type) and issubclass(kind, base)
+
+
 def base_names(kind: Any, package: str) -> set[str]:
     """Names of a class and its bases, of those that a package defines."""
     return {

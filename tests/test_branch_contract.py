@@ -201,7 +201,7 @@ def test_a_new_family_is_frozen_without_its_help():
         (dict(num_blocks=1), 'NewBranch has 1 blocks, but dims and strides for 2'),
         (dict(dims=(8,)), '1 dims and 2 strides: expected one of each'),
         (dict(dims=(), strides=()), '0 dims and 0 strides: expected one of each'),
-        (dict(dims=(8, 0)), 'dims=0: expected an integer of at least 1'),
+        (dict(dims=(8, 0)), r'dims\[1\]=0: expected an integer of at least 1'),
         (dict(strides=4), 'strides=4: expected a list'),
         (dict(norm_eval=True), 'norm_eval=True, but this NewBranch has no BatchNorm'),
         (dict(norm=nn.BatchNorm1d(8), with_cp=True), 'set norm_eval=True or with_cp=Fal'),

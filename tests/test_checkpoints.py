@@ -30,7 +30,7 @@ from piip_mm.engine.options import (
 from piip_mm.published import migrate_config
 from piip_mm.published.checkpoints import convert_published, is_published
 from piip_mm.weights.report import compare
-from piip_mm.weights.source import unwrap_state_dict
+from piip_mm.weights.state_dict import unwrap_state_dict
 
 ROOT = Path(__file__).parents[1]
 

@@ -34,7 +34,7 @@ def served(path, checksum=None):
 
 def test_download_with_a_checksum(hub, tmp_path):
     url = served(tmp_path / 'new.pth')
-    assert source.load_weights(url)['model']['weight'].tolist() == [1, 1]
+    assert source.load_weights(url)['weight'].tolist() == [1, 1]
     assert [path.name for path in hub.iterdir()] == [url.rsplit('/', 1)[1]]
 
 
@@ -50,7 +50,7 @@ def test_processes_do_not_download_at_once(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, 'download_url_to_file', slow_download)
     with ThreadPoolExecutor(4) as pool:
         for content in pool.map(source.load_weights, [url] * 4):
-            assert content['model']['weight'].tolist() == [1, 1]
+            assert content['weight'].tolist() == [1, 1]
     assert len(started) == 1
 
 

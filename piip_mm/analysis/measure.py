@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode, conv_flop
 
-from piip_mm.config_types import resolve_type
+from piip_mm.config_types import describes
 from piip_mm.models.backbone import Backbone
 from piip_mm.models.branches import Branch
 from piip_mm.models.layers import DeformableCrossAttention
@@ -94,8 +94,7 @@ def build_on_meta(cfg: Mapping[str, Any]) -> nn.Module:
         ValueError: If the backbone is neither a ``PIIP`` nor a ``ViTPyramid``.
     """
     backbone = cfg.get('backbone', cfg)
-    kind = resolve_type(backbone, MODELS)
-    if not (isinstance(kind, type) and issubclass(kind, Backbone)):
+    if not describes(backbone, MODELS, Backbone):
         raise _unsupported(backbone.get('type'))
     with torch.device('meta'):
         return MODELS.build(dict(cfg)).eval()
@@ -104,11 +103,12 @@ def build_on_meta(cfg: Mapping[str, Any]) -> nn.Module:
 def check_backbone(backbone: nn.Module) -> Backbone:
     """Return the backbone; raise ``ValueError`` if it is none of ours."""
     if not isinstance(backbone, Backbone):
-        raise _unsupported(type(backbone).__name__)
+        raise _unsupported(type(backbone))
     return backbone
 
 
-def _unsupported(name: object) -> ValueError:
+def _unsupported(kind: Any) -> ValueError:
+    name = getattr(kind, '__name__', kind)
     return ValueError(
         f'cannot count a backbone of type {name!r}; supported: PIIP, ViTPyramid'
     )

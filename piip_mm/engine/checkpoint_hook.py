@@ -12,7 +12,8 @@ from mmengine.registry import HOOKS
 from piip_mm.checks import check_bool, check_sequence
 from piip_mm.published.checkpoints import convert_published, is_published
 from piip_mm.weights.report import check_values, compare
-from piip_mm.weights.source import errors_in, unwrap_state_dict
+from piip_mm.weights.source import errors_in
+from piip_mm.weights.state_dict import unwrap_state_dict
 
 from .class_check import classes_in_checkpoint, compare_classes
 
@@ -91,8 +92,7 @@ class PublishedCheckpointHook(Hook):
         if self.strict or runner._resume:
             _check_classes(runner, checkpoint)
         checkpoint['state_dict'] = state_dict
-        report = compare(state_dict, model)
-        report.dropped = dropped
+        report = compare(state_dict, model, dropped)
         refused = report.misfits
         if not self.strict:
             # Heads may differ; of a file with another backbone only heads are loaded.

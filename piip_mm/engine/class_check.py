@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from mmengine.runner import Runner
 
+from piip_mm.checks import shown
+
 from .data_check import LOADERS, walk
 
 #: Parts of a model whose classes are not those of the data set.
@@ -78,10 +80,9 @@ def check_dataset(dataset: Any, model: Any, loader: str) -> None:
         found = ', '.join(f'{path} = {number}' for path, number in misfits.items())
         options = ' '.join(f'{path}={num_classes}' for path in misfits)
         # Classes of ImageNet have several names.
-        names = [name.split(',')[0] for name in classes[:_NUM_SHOWN]]
-        names += ['...'] if num_classes > _NUM_SHOWN else []
+        names = shown((name.split(',')[0] for name in classes), _NUM_SHOWN)
         raise ValueError(
-            f'{found}, but {what} ({", ".join(names)}). Set the model to the classes of '
+            f'{found}, but {what} ({names}). Set the model to the classes of '
             f'the data, in the config or with --cfg-options {options}; or select the '
             'classes of the data set with its metainfo=dict(classes=...)'
         )
@@ -138,22 +139,21 @@ def compare_classes(trained: list[str], dataset: Any, what: str) -> None:
         return
     pairs = enumerate(zip_longest(trained, classes))
     first = next(label for label, (ours, theirs) in pairs if ours != theirs)
+    here, there = (
+        shown(map(repr, names[first:]), _NUM_SHOWN) or 'none'
+        for names in (trained, classes)
+    )
     how = 'in another order than' if sorted(classes) == sorted(trained) else 'other than'
     raise ValueError(
         f'the classes of the data set of {what} ({type(dataset).__name__}) are {how} '
         f'those of the checkpoint. From label {first} on,\n'
-        f'  the checkpoint ({len(trained)} classes) has {_shown(trained[first:])}\n'
-        f'  the data set ({len(classes)} classes) has {_shown(classes[first:])}\n'
+        f'  the checkpoint ({len(trained)} classes) has {here}\n'
+        f'  the data set ({len(classes)} classes) has {there}\n'
         'Use data with the classes of the checkpoint in the same order: set metainfo='
         'dict(classes=...) of the data set, or custom.classes, and for COCO format the '
         'categories of the annotation file. To train on other classes, start from the '
         'checkpoint with load_from instead of resuming'
     )
-
-
-def _shown(names: list[str]) -> str:
-    rest = ['...'] if len(names) > _NUM_SHOWN else []
-    return ', '.join([*map(repr, names[:_NUM_SHOWN]), *rest]) or 'none'
 
 
 def heads_with_classes(model: Any) -> Iterator[tuple[str, MutableMapping[str, Any]]]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from inspect import isclass
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
 
-from .coco_images import Findings, check_images
-from .coco_report import CocoReport
+from piip_mm.checks import shown
+from piip_mm.config_types import describes
+
+from .coco_images import check_images
+from .coco_report import CocoReport, Findings
 from .data_check import LOADERS, is_first_process, is_local, leaf_datasets, walk
 
 _NUM_EXAMPLES = 3
@@ -65,14 +67,12 @@ def _coco_datasets(loader: Any) -> list[Any]:
     datasets = []
     with DefaultScope.overwrite_default_scope('mmdet'):
         for leaf in filter(is_local, leaf_datasets(loader)):
-            kind = leaf['type'] if isclass(leaf['type']) else DATASETS.get(leaf['type'])
             is_remote = '://' in f'{leaf.get("data_root")}{leaf.get("ann_file")}'
-            if is_remote or not (isclass(kind) and issubclass(kind, CocoDataset)):
+            if is_remote or not describes(leaf, DATASETS, CocoDataset):
                 continue
             dataset = DATASETS.build(ConfigDict({**leaf, 'lazy_init': True}))
             methods = ('load_data_list', 'parse_data_info')
-            own = any(getattr(kind, m) is not getattr(CocoDataset, m) for m in methods)
-            if not own:
+            if all(getattr(type(dataset), m) is getattr(CocoDataset, m) for m in methods):
                 datasets.append(dataset)
     return datasets
 
@@ -87,7 +87,7 @@ def _reports(dataset: Any, metrics: list[Any]) -> dict[str, CocoReport]:
     evaluated = truths.pop(os.path.realpath(dataset.ann_file), None) is not None
     options = dict(dataset=dataset, with_masks=with_masks)
     report = CocoReport(dataset.ann_file, evaluated=evaluated, **options)
-    check_images(report.used, dataset, report.errors, report.warnings)
+    check_images(report, dataset)
     reports = {dataset.ann_file: report}
     for path in truths.values():
         reports[path] = other = CocoReport(path, evaluated=True, **options)
@@ -98,6 +98,4 @@ def _reports(dataset: Any, metrics: list[Any]) -> dict[str, CocoReport]:
 
 def _lines(findings: Findings) -> Iterator[str]:
     for what, examples in findings.items():
-        shown = ', '.join(map(str, examples[:_NUM_EXAMPLES]))
-        rest = ', ...' if len(examples) > _NUM_EXAMPLES else ''
-        yield f'  {len(examples)} {what} (e.g. {shown}{rest})'
+        yield f'  {len(examples)} {what} (e.g. {shown(examples, _NUM_EXAMPLES)})'

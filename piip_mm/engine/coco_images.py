@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,28 +12,35 @@ import cv2
 from mmcv.transforms import LoadImageFromFile
 from PIL import Image
 
-#: Examples, by what is wrong with them.
-Findings = dict[str, list[Any]]
+from .coco_report import CocoReport
 
 _EXIF_ORIENTATION = 0x0112
 #: Images that are read, spread over the data set.
 _NUM_READ = 16
 
+_OPTION = "color_type='color_ignore_orientation' of LoadImageFromFile in all pipelines"
+_OTHER_SIZE = (
+    'of the images read are not of the width and height in the annotation file, so their '
+    'boxes may be elsewhere: correct the file, or use the images that were annotated'
+)
+_UNTURNED = (
+    'of the images read are turned by their EXIF orientation, but not their width and '
+    'height in the annotation file: if the boxes are those of unturned images, load '
+    f'these, with {_OPTION}; otherwise exchange width and height'
+)
+_MAYBE_UNTURNED = (
+    'of the images read are turned or mirrored by their EXIF orientation: if the boxes '
+    f'are those of unturned images, set {_OPTION}'
+)
 
-def check_images(
-    images: Sequence[Mapping[str, Any]],
-    dataset: Any,
-    errors: Findings,
-    warnings: Findings,
-) -> None:
-    """Look for the files of images and, in a few of them, for other sizes than those of
-    the annotation file.
+
+def check_images(report: CocoReport, dataset: Any) -> None:
+    """Look for the files of the images that are used and, in a few of them, for other
+    sizes than those of the annotation file; add what is found to the report.
 
     Args:
-        images: Sound entries of the annotation file.
+        report: Report about the annotation file.
         dataset: mmdet's data set; it need not have read its files yet.
-        errors: Gets missing and damaged files and other sizes.
-        warnings: Gets images that their EXIF orientation turns.
     """
     folder = dataset.data_prefix.get('img', '')
     if '://' in folder:
@@ -44,36 +51,31 @@ def check_images(
         # One look at a folder is faster than one at each of its files.
         return frozenset(os.listdir(directory) if os.path.isdir(directory) else ())
 
-    def is_there(image: Mapping[str, Any]) -> bool:
+    found: list[dict] = []
+    missing: list[dict] = []
+    for image in report.used:
         directory, name = os.path.split(os.path.join(folder, image['file_name']))
-        return name in names_in(directory or '.')
-
-    found = [image for image in images if is_there(image)]
-    if missing := [one['file_name'] for one in images if not is_there(one)]:
-        fix = _likely_fix(Path(folder), missing[0], dataset.data_root or '')
-        errors[f'image(s) not found in {folder}: {fix}'] = missing
+        (found if name in names_in(directory or '.') else missing).append(image)
+    if missing:
+        names = [image['file_name'] for image in missing]
+        fix = _likely_fix(Path(folder), names[0], dataset.data_root or '')
+        report.errors[f'image(s) not found in {folder}: {fix}'] = names
     steps = dataset.pipeline.transforms
     loader = next((step for step in steps if isinstance(step, LoadImageFromFile)), None)
     if loader is not None:
         for image in found[:: -(-len(found) // _NUM_READ) or 1]:
-            path = os.path.join(folder, image['file_name'])
-            _check_size(image, path, loader, errors, warnings)
+            _check_size(image, folder, loader, report)
 
 
 def _check_size(
-    image: Mapping[str, Any],
-    path: str,
-    loader: LoadImageFromFile,
-    errors: Findings,
-    warnings: Findings,
+    image: Mapping[str, Any], folder: str, loader: LoadImageFromFile, report: CocoReport
 ) -> None:
     """Compare the size in the annotation file with what the pipeline loads.
 
     Boxes and masks have to be those of the loaded image, which its EXIF orientation has
     turned, unless the loader ignores that.
     """
-    name = image['file_name']
-    expected = image['width'], image['height']
+    name, path = image['file_name'], os.path.join(folder, image['file_name'])
     try:
         loaded = loader.transform({'img_path': path})
         if loaded is None:  # with ignore_empty
@@ -81,37 +83,22 @@ def _check_size(
         with Image.open(path) as file:
             orientation = file.getexif().get(_EXIF_ORIENTATION, 1)
     except (AssertionError, OSError, cv2.error) as error:
-        key = 'image(s) that cannot be read'
-        errors.setdefault(key, []).append(f'{name}: {error}')
+        report.errors['image(s) that cannot be read'].append(f'{name}: {error}')
         return
-    height, width = loaded['ori_shape']
-    unturned = "color_type='color_ignore_orientation' of LoadImageFromFile"
+    expected, (height, width) = (image['width'], image['height']), loaded['ori_shape']
     if expected != (width, height):
-        key = (
-            'of the images read are not of the width and height in the annotation file, '
-            'so their boxes may be elsewhere: correct the file, or use the images that '
-            'were annotated'
-        )
-        if expected == (height, width) and orientation > 4:
-            key = (
-                'of the images read are turned by their EXIF orientation, but not their '
-                'width and height in the annotation file: if the boxes are those of '
-                f'unturned images, load these, with {unturned} in all pipelines; '
-                'otherwise exchange width and height'
-            )
+        is_unturned = expected == (height, width) and orientation > 4
         sizes = f'{expected[0]} x {expected[1]} in the file, loaded {width} x {height}'
-        errors.setdefault(key, []).append(f'{name}: {sizes}')
+        report.errors[_UNTURNED if is_unturned else _OTHER_SIZE].append(
+            f'{name}: {sizes}'
+        )
     elif (
         'ignore_orientation' not in loader.color_type
         and orientation > 1
         # Otherwise the sizes tell that the turned image was annotated.
         and (orientation < 5 or width == height)
     ):
-        key = (
-            'of the images read are turned or mirrored by their EXIF orientation: if the '
-            f'boxes are those of unturned images, set {unturned} in all pipelines'
-        )
-        warnings.setdefault(key, []).append(name)
+        report.warnings[_MAYBE_UNTURNED].append(name)
 
 
 def _likely_fix(folder: Path, name: str, data_root: str) -> str:

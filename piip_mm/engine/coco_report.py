@@ -9,11 +9,15 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any
 
+from piip_mm.checks import shown
+
 from .class_check import classes_of
 from .coco_file import BOX, annotation_mistake, image_mistake, mask_mistake, read_coco
-from .coco_images import Findings
 
 _NUM_CLASSES = 20
+
+#: Examples, by what is wrong with them.
+Findings = dict[str, list[Any]]
 
 
 class CocoReport:
@@ -70,11 +74,10 @@ class CocoReport:
             self._filter_images(dataset.filter_cfg or {})
 
     def __str__(self) -> str:
-        counts = [f'{name} {self.counts[name]}' for name in self.classes[:_NUM_CLASSES]]
-        rest = ['...'] if len(self.classes) > _NUM_CLASSES else []
+        counts = (f'{name} {self.counts[name]}' for name in self.classes)
         return (
             f'{len(self.used)} of {len(self.images)} images and {self.counts.total()} of '
-            f'{self.num_annotations} annotations are used ({", ".join(counts + rest)})'
+            f'{self.num_annotations} annotations are used ({shown(counts, _NUM_CLASSES)})'
         )
 
     def _check_classes(self, classes: list[str]) -> None:
@@ -82,10 +85,9 @@ class CocoReport:
         names = list(self._categories.values())
         self.classes = [name for name in names if name in classes]
         self._wanted = set(self.classes)
-        rest = ['...'] if len(names) > _NUM_CLASSES else []
         advice = (
             'set metainfo=dict(classes=...) of the data set to these names, in this '
-            f'order: {", ".join(names[:_NUM_CLASSES] + rest)}'
+            f'order: {shown(names, _NUM_CLASSES)}'
         )
         if absent := [name for name in classes if name not in names]:
             self.errors[f'class(es) that are no category of the file; {advice}'] = absent
@@ -109,16 +111,8 @@ class CocoReport:
             return
         x, y, w, h = annotation['bbox']
         width, height = image['width'], image['height']
-        reason = None
-        if annotation.get('ignore'):
-            reason = 'annotation(s) with "ignore"'
-        elif w < 1 or h < 1:
-            reason = f'box(es) less than 1 pixel wide or high ({BOX})'
-        elif not (min(x + w, width) > max(x, 0) and min(y + h, height) > max(y, 0)):
-            reason = f'box(es) outside the image ({BOX})'
-        elif annotation['area'] <= 0:
-            reason = 'annotation(s) with an area of 0 or less'
-        if reason is None or self.evaluated:
+        reason = self._ignored(annotation, width, height)
+        if self.with_masks and (reason is None or self.evaluated):
             reason = self._check_mask(annotation, width, height) or reason
         if reason:
             # pycocotools knows none of these rules.
@@ -135,13 +129,25 @@ class CocoReport:
         if not annotation.get('iscrowd'):
             self.counts[name] += 1
 
+    @staticmethod
+    def _ignored(annotation: Mapping[str, Any], width: int, height: int) -> str | None:
+        """Why mmdet leaves out the box of an annotation, if it does."""
+        x, y, w, h = annotation['bbox']
+        if annotation.get('ignore'):
+            return 'annotation(s) with "ignore"'
+        if w < 1 or h < 1:
+            return f'box(es) less than 1 pixel wide or high ({BOX})'
+        if not (min(x + w, width) > max(x, 0) and min(y + h, height) > max(y, 0)):
+            return f'box(es) outside the image ({BOX})'
+        if annotation['area'] <= 0:
+            return 'annotation(s) with an area of 0 or less'
+        return None
+
     def _check_mask(
         self, annotation: Mapping[str, Any], width: int, height: int
     ) -> str | None:
         """Why the mask of an annotation is left out, if it is."""
         mask = annotation.get('segmentation')
-        if not self.with_masks:
-            return None
         if mistake := mask_mistake(mask, width, height, self.evaluated):
             self.errors[mistake].append(annotation['id'])
         elif isinstance(mask, list):

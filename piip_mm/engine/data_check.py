@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from piip_mm.config_types import base_names, resolve_type
-from piip_mm.weights.init_cfg import is_pretrained
+from piip_mm.weights.pretrained import is_pretrained
 from piip_mm.weights.source import check_location, where_to_get
 
 #: Dataloaders of a run that trains (and validates) or tests.

@@ -5,20 +5,16 @@ They are classes of other packages, so this is added when a backbone is put into
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 from piip_mm.config_types import base_names
-from piip_mm.models.backbone import (
-    Backbone,
-    check_any_fits,
-    names_under,
-    replace_under,
-    unwrap_in_place,
-)
+from piip_mm.models.backbone import Backbone
 from piip_mm.published.checkpoints import is_published, rename_heads
+from piip_mm.weights.state_dict import translate_in_place
 
 
 def _equip(model: nn.Module, name: str, child: nn.Module | None) -> None:
@@ -41,13 +37,8 @@ def _translate_published(
     Raises:
         ValueError: If the file has no weights, or none of this model.
     """
-    if not prefix:
-        unwrap_in_place(state_dict)
-    tensors = names_under(prefix, state_dict)
-    if is_published(tensors):
-        replace_under(prefix, state_dict, rename_heads(tensors, model))
-    else:
-        check_any_fits(model, state_dict, prefix)
+    translate = partial(rename_heads, model=model)
+    translate_in_place(model, state_dict, prefix, is_published, translate)
 
 
 register_module_module_registration_hook(_equip)

@@ -11,13 +11,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import find_latest_checkpoint
 
 from piip_mm.config_types import resolve_type
-from piip_mm.weights.source import (
-    check_location,
-    errors_in,
-    load_weights,
-    read_file,
-    unwrap_state_dict,
-)
+from piip_mm.weights.source import check_location, load_weights, read_weights
 
 from .checkpoint_hook import PublishedCheckpointHook, has_backbone
 from .data_check import pretrained_parts, pretrained_paths
@@ -81,13 +75,8 @@ def checkpoint_names(checkpoint: str) -> Collection[str] | None:
     checkpoint = check_location('checkpoint', checkpoint)
     path = Path(checkpoint).expanduser()
     if checkpoint.startswith(('http://', 'https://')):
-        content = load_weights(checkpoint)
-    elif path.is_file():
-        content = read_file(path)
-    else:
-        return None
-    with errors_in(checkpoint):
-        return unwrap_state_dict(content).keys()
+        return load_weights(checkpoint).keys()
+    return read_weights(path).keys() if path.is_file() else None
 
 
 def fetch_pretrained(cfg: Config) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import count, islice
+from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import torch.nn.functional as F
@@ -13,10 +13,11 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from piip_mm.checks import OptionErrors, check_choice, check_mapping
+from piip_mm.checks import OptionErrors, check_choice, check_mapping, check_sequence
+from piip_mm.config_types import describes
 from piip_mm.weights.rename import Rule, rename_state_dict
 from piip_mm.weights.report import check_values, compare
-from piip_mm.weights.source import unwrap_state_dict
+from piip_mm.weights.state_dict import names_under, translate_in_place
 
 from .branches import Branch
 from .published_names import is_published_backbone
@@ -32,18 +33,28 @@ class Backbone(BaseModule, metaclass=OptionErrors):
     A state dict of the published PIIP code is recognised and translated however it is
     loaded. It must fit completely, so that no parameter keeps its initial value.
 
-    Attributes:
+    Args:
         out_type: One of :data:`OUT_TYPES`.
         out_strides: Strides of the output maps in pixels.
+        init_cfg: MMEngine's initialisation config, for the network as a whole.
+
+    Raises:
+        ValueError: If the type is unknown or there are no strides.
     """
 
-    out_type: str
-    out_strides: tuple[float, ...]
     pyramid: Pyramid
 
-    def __init__(self, init_cfg: dict | None = None) -> None:
+    def __init__(
+        self, out_type: str, out_strides: Sequence[float], init_cfg: dict | None
+    ) -> None:
         super().__init__(init_cfg)
-        self.register_load_state_dict_pre_hook(_check_and_translate)
+        check_choice('out_type', out_type, OUT_TYPES)
+        check_sequence('out_strides', out_strides)
+        if not out_strides:
+            raise ValueError('out_strides is empty; give at least one stride')
+        self.out_type = out_type
+        self.out_strides = tuple(out_strides)
+        self.register_load_state_dict_pre_hook(_translate_and_check)
 
     @property
     @abstractmethod
@@ -57,6 +68,18 @@ class Backbone(BaseModule, metaclass=OptionErrors):
     @abstractmethod
     def published_rules(self) -> list[Rule]:
         """Rules that map names in published checkpoints to names of this network."""
+
+    def convert_published(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Translate the weights of a published backbone, all of which have to fit."""
+        converted, dropped = rename_state_dict(tensors, self.published_rules())
+        report = compare(converted, self, dropped)
+        if report.misfits:
+            raise ValueError(
+                'the weights of the published PIIP code do not fit the '
+                f'{type(self).__name__} of the config: {report}'
+            )
+        print_log(f'Published PIIP backbone: {report.summary()}', logger='current')
+        return converted
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Extract features.
@@ -137,10 +160,9 @@ class Backbone(BaseModule, metaclass=OptionErrors):
             options: Options that only apply to a pyramid; those that are None are unset.
 
         Raises:
-            ValueError: If the type is unknown, a branch has no class token to return, or
-                an option is set that does not apply.
+            ValueError: If a branch has no class token to return, or an option is set that
+                does not apply.
         """
-        check_choice('out_type', self.out_type, OUT_TYPES)
         given = {name: value for name, value in options.items() if value is not None}
         if self.out_type != 'pyramid' and given:
             raise ValueError(
@@ -165,10 +187,7 @@ class Backbone(BaseModule, metaclass=OptionErrors):
 def build_branch(cfg: Any, name: str) -> Branch:
     """Build a branch; raise ``ValueError`` with the name of the option if it is none."""
     check_mapping(name, cfg)
-    kind = cfg.get('type')
-    with MODELS.switch_scope_and_registry(cfg.get('_scope_')) as registry:
-        kind = registry.get(kind) if isinstance(kind, str) else kind
-    if not (isinstance(kind, type) and issubclass(kind, Branch)):
+    if not describes(cfg, MODELS, Branch):
         known = [
             key
             for key, value in MODELS.module_dict.items()
@@ -183,7 +202,7 @@ def build_branch(cfg: Any, name: str) -> Branch:
         raise ValueError(f'{name}: {error}') from error
 
 
-def _check_and_translate(
+def _translate_and_check(
     module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any
 ) -> None:
     """State-dict pre-hook: translate a published backbone's names in place.
@@ -193,80 +212,6 @@ def _check_and_translate(
             missing, left over or of another shape. If any weights are not finite numbers.
     """
     assert isinstance(module, Backbone)
-    if not prefix:
-        unwrap_in_place(state_dict)
-    given: Mapping[str, Tensor] = names_under(prefix, state_dict)
-    if not is_published_backbone(given):
-        check_any_fits(module, state_dict, prefix)
-        check_values(given, module)
-        return
-    converted, dropped = rename_state_dict(given, module.published_rules())
-    check_values(converted, module)
-    report = compare(converted, module)
-    report.dropped = dropped
-    if report.misfits:
-        raise ValueError(
-            'the weights of the published PIIP code do not fit the '
-            f'{type(module).__name__} of the config: {report}'
-        )
-    replace_under(prefix, state_dict, converted)
-    print_log(f'Published PIIP backbone: {report.summary()}', logger='current')
-
-
-def unwrap_in_place(state_dict: dict[str, Any]) -> None:
-    """Replace the content of a file that wraps its weights, as DeepSpeed's do, by them.
-
-    MMEngine's ``load_checkpoint`` knows 'state_dict' only, and would load nothing.
-    """
-    if any(isinstance(value, Mapping) for value in state_dict.values()):
-        tensors = unwrap_state_dict(dict(state_dict))
-        state_dict.clear()
-        state_dict.update(tensors)
-
-
-def check_any_fits(module: nn.Module, state_dict: Mapping[str, Any], prefix: str) -> None:
-    """Refuse a file of another model, of which MMEngine only warns.
-
-    Args:
-        module: Module to load into.
-        state_dict: Names to tensors.
-        prefix: Prefix of the module's names; if there is one, then the file is that of a
-            model around it, and may lack the module.
-
-    Raises:
-        ValueError: If no name in the state dict is one of the module.
-    """
-    if prefix or not state_dict:
-        return
-    expected = list(module.state_dict())
-    if not any(name in state_dict for name in expected):
-        raise ValueError(
-            f'none of the {len(state_dict)} names in the file ({_some(state_dict)}) is '
-            f'one of the {type(module).__name__} ({_some(expected)}): it is the file of '
-            'another model, or of a part of one or more than one. init_cfg takes the '
-            'prefix of the part to load; names of a published network with a single '
-            'branch are translated by piip_mm.published.migrate_state_dict'
-        )
-
-
-def _some(names: Iterable[str]) -> str:
-    first = list(islice(names, 4))
-    return ', '.join(first[:3]) + (', ...' if len(first) > 3 else '')
-
-
-def names_under(prefix: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Entries of a state dict whose names begin with a prefix, without it."""
-    return {
-        name.removeprefix(prefix): value
-        for name, value in state_dict.items()
-        if name.startswith(prefix)
-    }
-
-
-def replace_under(
-    prefix: str, state_dict: dict[str, Any], renamed: Mapping[str, Any]
-) -> None:
-    """Replace the entries whose names begin with a prefix, in place."""
-    for name in [name for name in state_dict if name.startswith(prefix)]:
-        del state_dict[name]
-    state_dict.update({prefix + name: value for name, value in renamed.items()})
+    translate = module.convert_published
+    translate_in_place(module, state_dict, prefix, is_published_backbone, translate)
+    check_values(names_under(prefix, state_dict), module)

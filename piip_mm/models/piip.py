@@ -77,9 +77,8 @@ class PIIP(Backbone):
         out_type: str = 'pyramid',
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(init_cfg)
+        super().__init__(out_type, out_strides, init_cfg)
         check_sequence('branches', branches)
-        check_sequence('out_strides', out_strides)
         check_int('num_interactions', num_interactions, minimum=0)
         if len(branches) < 2:
             raise ValueError(
@@ -93,8 +92,6 @@ class PIIP(Backbone):
         check_channels([branch.in_channels for branch in self.branches])
         self.depths = [branch.depth for branch in self.branches]
         self.ends = resolve_group_ends(self.depths, num_interactions, interaction_ends)
-        self.out_type = out_type
-        self.out_strides = tuple(out_strides)
 
         merged = resolve_merge_branches(merge_branches, len(branches))
         last = len(self.ends[0]) - 1

@@ -44,7 +44,7 @@ def piip_rules(
         merge_stages: Stages after which maps are merged.
         ratios: Stride of each pyramid level divided by that of its map.
     """
-    rules = [_branch_rules(branch) for branch in branches]
+    rules = [branch.without_removed_blocks(branch.weight_rules()) for branch in branches]
 
     def own_index(published: str) -> int:
         return _own_index(published, len(branches))
@@ -81,7 +81,7 @@ def piip_rules(
 
 def single_branch_rules(branch: Branch, ratios: Sequence[Fraction]) -> list[Rule]:
     """Rules for a published network with one branch; see :func:`piip_rules`."""
-    rules = _branch_rules(branch)
+    rules = branch.without_removed_blocks(branch.weight_rules())
     return [
         (r'up([12])\.(\d)\.(.+)', _upsampler(ratios)),
         (r'.+', lambda m: rename_under('branch.', m[0], rules)),
@@ -117,17 +117,6 @@ def _own_index(published: str, num_branches: int) -> int:
             f'{num_branches} branches'
         )
     return num_branches - int(published)
-
-
-def _branch_rules(branch: Branch) -> list[Rule]:
-    """Rules for names inside a branch; blocks that the network removed are dropped."""
-    rules = branch.weight_rules()
-
-    def block(match: re.Match[str]) -> str | None:
-        is_removed = branch.depth <= int(match[1]) < branch.built_depth
-        return None if is_removed else rename(match[0], rules)
-
-    return [(r'(?:blocks|layers)\.(\d+)\..+', block), *rules]
 
 
 def _upsampler(ratios: Sequence[Fraction]) -> Callable[[re.Match[str]], str | None]:

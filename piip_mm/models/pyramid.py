@@ -12,7 +12,6 @@ from piip_mm.checks import (
     check_choice,
     check_divisible,
     check_number,
-    check_sequence,
 )
 
 from .layers import as_output
@@ -52,11 +51,8 @@ class Pyramid(nn.Module):
     ) -> None:
         super().__init__()
         check_choice('pyramid norm', norm, PYRAMID_NORMS)
-        check_sequence('out_strides', out_strides)
         for index, stride in enumerate(out_strides):
             check_number(f'out_strides[{index}]', stride, above=0)
-        if not out_strides:
-            raise ValueError('out_strides is empty; name at least one stride')
         self.ratios = [
             Fraction(float(out)) / stride
             for out, stride in zip(out_strides, in_strides, strict=True)

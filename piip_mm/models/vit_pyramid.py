@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from piip_mm.checks import check_ints, check_sequence
+from piip_mm.checks import check_ints
 from piip_mm.weights.rename import Rule
 
 from .backbone import Backbone, build_branch
@@ -47,13 +47,8 @@ class ViTPyramid(Backbone):
         out_type: str = 'pyramid',
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(init_cfg)
-        check_sequence('out_strides', out_strides)
-        if not out_strides:
-            raise ValueError('out_strides is empty; give at least one stride')
+        super().__init__(out_type, out_strides, init_cfg)
         self.branch = build_branch(branch, 'branch')
-        self.out_type = out_type
-        self.out_strides = tuple(out_strides)
         self.check_out_type(dict(out_blocks=out_blocks))
         depth = self.branch.depth
         if out_blocks is None:

@@ -7,7 +7,7 @@ those of Mask R-CNN, Cascade R-CNN and UperNet have the same names in both.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -19,6 +19,7 @@ from piip_mm.weights.rename import Rule, rename_state_dict
 _PREFIX = 'backbone.'
 # Prefix in published classifiers, whose backbone is the model itself.
 _CLASSIFIER_PREFIX = 'branch1.'
+_AS_IT_IS: Rule = (r'.+', r'\g<0>')
 
 _ATTENTIONS = {
     ('encoder', '0'): 'self_attn',
@@ -75,43 +76,38 @@ def convert_published(
     Raises:
         ValueError: If the model has a backbone of another class.
     """
-    if _is_classifier(state_dict):
-        return rename_state_dict(state_dict, classifier_rules(model))
-    rules = _backbone(model).published_rules()
-    backbone: Rule = (r'backbone\.(.+)', lambda m: rename_under(_PREFIX, m[1], rules))
-    return rename_state_dict(state_dict, [backbone, *_DINO_RULES])
+    return rename_state_dict(
+        state_dict, _rules(state_dict, model, _backbone(model).published_rules())
+    )
 
 
 def rename_heads(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Translate a published model except for its backbone, whose names begin with
     'backbone.' afterwards; see :func:`convert_published`."""
-    rules: list[Rule] = [(r'backbone\..+', r'\g<0>'), *_DINO_RULES]
-    if _is_classifier(state_dict):
-        rules = [*_classifier_head_rules(_backbone(model)), (r'.+', r'backbone.\g<0>')]
-    return rename_state_dict(state_dict, rules)[0]
+    return rename_state_dict(state_dict, _rules(state_dict, model, [_AS_IT_IS]))[0]
 
 
-def classifier_rules(model: nn.Module) -> list[Rule]:
-    """Rules that map the names of a published classifier to those of ``model``.
-
-    Args:
-        model: mmpretrain's ``ImageClassifier`` with a head of this package, possibly on
-            the meta device.
-
-    Raises:
-        ValueError: If it has a backbone of another class.
-    """
-    backbone = _backbone(model)
-    rules = backbone.published_rules()
-    rest: Rule = (r'.+', lambda m: rename_under(_PREFIX, m[0], rules))
-    return [*_classifier_head_rules(backbone), rest]
+def _rules(
+    names: Collection[str], model: nn.Module, backbone_rules: Sequence[Rule]
+) -> list[Rule]:
+    if _is_classifier(names):
+        return classifier_rules(_backbone(model), backbone_rules)
+    backbone: Rule = (
+        r'backbone\.(.+)',
+        lambda m: rename_under(_PREFIX, m[1], backbone_rules),
+    )
+    return [backbone, *_DINO_RULES]
 
 
-def _classifier_head_rules(backbone: Backbone) -> list[Rule]:
+def classifier_rules(backbone: Backbone, backbone_rules: Sequence[Rule]) -> list[Rule]:
+    """Rules that map the names of a published classifier to those of mmpretrain's
+    ``ImageClassifier`` with a backbone and a head of this package."""
+    rest: Rule = (r'.+', lambda m: rename_under(_PREFIX, m[0], backbone_rules))
     if not isinstance(backbone, PIIP):
         return [
             (r'norm\.(.+)', r'head.norms.0.\1'),
             (r'head\.(.+)', r'head.classifiers.0.\1'),
+            rest,
         ]
     num_branches = len(backbone.branches)
     # Inside a projection: norm, permutation, linear layer, permutation, norm.
@@ -129,6 +125,7 @@ def _classifier_head_rules(backbone: Backbone) -> list[Rule]:
         (r'w(\d)', lambda m: f'head.scales.{num_branches - int(m[1])}'),
         (r'cls_norm\.(.+)', r'head.norm.\1'),
         (r'cls_head\.(.+)', r'head.classifier.\1'),
+        rest,
     ]
 
 

@@ -10,7 +10,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from piip_mm.config_types import base_names, resolve_type
+from piip_mm.config_types import base_names, describes, resolve_type
 from piip_mm.models.backbone import Backbone
 from piip_mm.weights.rename import rename
 
@@ -80,8 +80,8 @@ def migrate_state_dict(
     Raises:
         ValueError: If a name fits no rule or the config is of another kind.
     """
+    is_backbone = describes(config, MODELS, Backbone)
     kind = resolve_type(config, MODELS)
-    is_backbone = isinstance(kind, type) and issubclass(kind, Backbone)
     if not is_backbone and 'ImageClassifier' not in base_names(kind, 'mmpretrain'):
         raise ValueError(
             f'no published weights fit a model of type {config.get("type")!r}; expected '
@@ -89,9 +89,12 @@ def migrate_state_dict(
         )
     with torch.device('meta'):
         model = MODELS.build(dict(config))
-    for branch in (model if is_backbone else model.backbone).branch_list:
+    backbone = model if is_backbone else model.backbone
+    for branch in backbone.branch_list:
         # The published networks have blocks after the last group, which are never run.
         branch.built_depth = sys.maxsize
-    rules = model.published_rules() if is_backbone else classifier_rules(model)
+    rules = backbone.published_rules()
+    if not is_backbone:
+        rules = classifier_rules(backbone, rules)
     renamed = ((rename(name, rules), tensor) for name, tensor in state_dict.items())
     return {name: tensor for name, tensor in renamed if name is not None}

@@ -1,4 +1,4 @@
-"""Loading the weights of pretrained networks into branches."""
+"""Pretrained networks: the entries of ``init_cfg`` that name them, and their loading."""
 
 from __future__ import annotations
 
@@ -7,11 +7,67 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from mmengine.logging import print_log
+from mmengine.model import PretrainedInit
+from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor
+
+from piip_mm.checks import check_keys
+from piip_mm.config_types import resolve_type
 
 from .rename import Rule, rename_state_dict
 from .report import LoadReport, check_values, compare
-from .source import errors_in, load_weights, select_prefix, unwrap_state_dict
+from .source import check_location, errors_in, load_weights
+from .state_dict import select_prefix
+
+_KEYS = ('type', 'checkpoint', 'prefix', 'map_location')
+
+
+def is_pretrained(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry of an ``init_cfg`` loads pretrained weights."""
+    return resolve_type(entry, WEIGHT_INITIALIZERS) is PretrainedInit
+
+
+def pretrained_entries(init_cfg: Any) -> list[Mapping[str, Any]]:
+    """Entries of the ``init_cfg`` of a module that loads pretrained weights itself.
+
+    Returns:
+        The entries; an empty list if MMEngine is to initialise the module.
+
+    Raises:
+        ValueError: If an entry is no dict, its type is unknown, it has no checkpoint or
+            unknown keys, or some entries load weights and others do not.
+    """
+    entries = [init_cfg] if isinstance(init_cfg, Mapping) else init_cfg or []
+    if not isinstance(entries, (list, tuple)) or not all(
+        isinstance(entry, Mapping) for entry in entries
+    ):
+        raise ValueError(
+            f"init_cfg={init_cfg!r}: expected a dict such as dict(type='Pretrained', "
+            'checkpoint=...), a list of such dicts, or None'
+        )
+    for entry in entries:
+        if resolve_type(entry, WEIGHT_INITIALIZERS) is None:
+            raise ValueError(
+                f'unknown type {entry.get("type")!r} of init_cfg {dict(entry)}; choose '
+                f'one of {", ".join(sorted(WEIGHT_INITIALIZERS.module_dict))}'
+            )
+    pretrained = [entry for entry in entries if is_pretrained(entry)]
+    if pretrained and len(pretrained) < len(entries):
+        raise ValueError(
+            f'init_cfg {init_cfg} has other entries next to the pretrained weights, '
+            'which set all values; keep only the pretrained weights'
+        )
+    for entry in pretrained:
+        # MMEngine adds _scope_ to what is inherited from a config of another package.
+        check_keys('init_cfg', set(entry) - {'_scope_'}, _KEYS)
+        check_location('init_cfg.checkpoint', entry.get('checkpoint'))
+        prefix = entry.get('prefix')
+        if prefix is not None and not (isinstance(prefix, str) and prefix.strip('.')):
+            raise ValueError(
+                f'init_cfg has prefix={prefix!r}: expected the beginning of the names '
+                "that are loaded, such as 'backbone.branches.0.'"
+            )
+    return pretrained
 
 
 class PretrainedTarget(Protocol):
@@ -19,11 +75,9 @@ class PretrainedTarget(Protocol):
 
     weights_title: str
     optional_weights: str
-    built_depth: int
 
-    @property
-    def depth(self) -> int: ...
     def weight_rules(self) -> Sequence[Rule]: ...
+    def without_removed_blocks(self, rules: Sequence[Rule]) -> Sequence[Rule]: ...
     def prepare_weights(self, weights: Mapping[str, Any]) -> Mapping[str, Any]: ...
     def fit_weight(self, name: str, tensor: Tensor) -> Tensor: ...
     def state_dict(self) -> dict[str, Any]: ...
@@ -47,7 +101,7 @@ def load_pretrained(
         checkpoint: Local path, URL or timm model, see
             :func:`piip_mm.weights.source.load_weights`.
         prefix: Beginning of the names that are loaded, see
-            :func:`piip_mm.weights.source.select_prefix`.
+            :func:`piip_mm.weights.state_dict.select_prefix`.
 
     Returns:
         The report, which is also logged.
@@ -60,23 +114,18 @@ def load_pretrained(
             that the branch needs.
     """
     weights, dropped, resized = _converted(checkpoint, prefix, branch)
-    report = compare(weights, branch)
-    report.dropped, report.resized = dropped, resized
+    report = compare(weights, branch, dropped)
+    report.resized = resized
     if report.mismatched:
         raise ValueError(
             f'{checkpoint} does not fit the branch; check its arch and the channels of '
             'its image. ' + '; '.join(report.mismatched[:4])
         )
-    for name in report.left_over:
-        # The network may have removed the last blocks of the branch.
-        block = re.match(r'blocks\.(\d+)\.', name)
-        if block is None or not branch.depth <= int(block[1]) < branch.built_depth:
-            raise ValueError(
-                f'{checkpoint} has {name}, which the branch does not have; check its arch'
-            )
-        del weights[name]
-    report.dropped += report.left_over
-    report.left_over = []
+    if report.left_over:
+        raise ValueError(
+            f'{checkpoint} has {report.left_over[0]}, which the branch does not have; '
+            'check its arch'
+        )
     required = [
         name for name in report.missing if not re.fullmatch(branch.optional_weights, name)
     ]
@@ -97,15 +146,12 @@ def _converted(
     file that were dropped; and those that were resized, with their shapes."""
     content = load_weights(checkpoint)
     with errors_in(checkpoint):
-        tensors = select_prefix(unwrap_state_dict(content), prefix)
-        if _is_own(tensors, branch):
-            weights, dropped = tensors, list[str]()
-        else:
-            weights, dropped = rename_state_dict(
-                branch.prepare_weights(tensors),
-                branch.weight_rules(),
-                branch.weights_title,
-            )
+        tensors: Mapping[str, Tensor] = select_prefix(content, prefix)
+        rules: Sequence[Rule] = [(r'.+', r'\g<0>')]
+        if not _is_own(tensors, branch):
+            tensors, rules = branch.prepare_weights(tensors), branch.weight_rules()
+        rules = branch.without_removed_blocks(rules)
+        weights, dropped = rename_state_dict(tensors, rules, branch.weights_title)
         check_values(weights, branch)
     fitted, resized = {}, []
     for name, tensor in weights.items():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from piip_mm.checks import shown
 
 # In DINO: takes the encoded reference points, 2 C wide in mmdet and 4 C in its fork.
 _REF_POINT_HEAD = 'decoder.ref_point_head.layers.0.weight'
@@ -60,8 +62,7 @@ class LoadReport:
         """One line with the numbers and the first names."""
         parts = [f'{len(self.loaded)} tensors loaded']
         for title, names in self._unusual().items():
-            shown = ', '.join(names[:6]) + (', ...' if len(names) > 6 else '')
-            parts.append(f'{title}: {len(names)} ({shown})')
+            parts.append(f'{title}: {len(names)} ({shown(names, 6)})')
         return ', '.join(parts)
 
     def __str__(self) -> str:
@@ -79,10 +80,19 @@ class LoadReport:
         return {title: names for title, names in named.items() if names}
 
 
-def compare(state_dict: Mapping[str, Tensor], model: Any) -> LoadReport:
-    """Compare the names and shapes of a state dict with those of a model."""
+def compare(
+    state_dict: Mapping[str, Tensor], model: Any, dropped: Sequence[str] = ()
+) -> LoadReport:
+    """Compare the names and shapes of a state dict with those of a model.
+
+    Args:
+        state_dict: Names to tensors.
+        model: Module to load into.
+        dropped: For the report, see :class:`LoadReport`.
+    """
     expected = model.state_dict()
-    report = LoadReport(missing=[name for name in expected if name not in state_dict])
+    missing = [name for name in expected if name not in state_dict]
+    report = LoadReport(missing=missing, dropped=list(dropped))
     for name, tensor in state_dict.items():
         if name not in expected:
             report.left_over.append(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from http.client import HTTPException
@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .augreg import read_augreg
-from .rename import rename_state_dict
+from .state_dict import STATE_DICT_ALONE, unwrap_state_dict
 
 TIMM_PREFIX = 'timm://'
 
@@ -36,11 +36,6 @@ _DOWNLOADS = {
     'deit_3_base_224_21k.pth': _DEIT,
     'deit_3_large_224_21k.pth': _DEIT,
 }
-# Containers in which training scripts wrap the weights.
-_WRAPPERS = ('model', 'module', 'state_dict')
-_STATE_DICT_ALONE = 'save the state dict alone, torch.save(model.state_dict(), FILE)'
-
-
 #: Errors of the libraries that read the files.
 _DAMAGE = (
     BadZipFile,
@@ -67,41 +62,6 @@ def errors_in(origin: str) -> Iterator[None]:
         raise ValueError(f'{origin}: {error}') from error
 
 
-def unwrap_state_dict(content: Any) -> dict[str, Tensor]:
-    """Tensors by name from a file of MMEngine or MMCV ('state_dict'), DeepSpeed
-    ('module'), DeiT ('model') or without such a key; removes the prefix 'module.' of
-    distributed training.
-
-    Raises:
-        ValueError: If the file holds anything else than names and dense tensors, or a
-            name with and without the prefix.
-    """
-    for wrapper in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    is_mapping = isinstance(content, Mapping)
-    if not is_mapping or not any(isinstance(x, Tensor) for x in content.values()):
-        found = f'the keys {list(content)[:8]}' if is_mapping else type(content).__name__
-        raise ValueError(
-            'the file holds no weights: expected names and tensors, bare or under one '
-            f'of the keys {", ".join(_WRAPPERS)}, found {found}'
-        )
-    for name, value in content.items():
-        is_tensor = isinstance(value, Tensor)
-        if is_tensor and (value.layout is not torch.strided or value.is_nested):
-            found = 'nested' if value.is_nested else f'of layout {value.layout}'
-            raise ValueError(
-                f'tensor {name!r} is {found}; expected a dense one: save its to_dense()'
-            )
-        if not isinstance(name, str) or not is_tensor:
-            raise ValueError(
-                f'entry {name!r} of type {type(value).__name__}: expected names and '
-                f'tensors only; {_STATE_DICT_ALONE}'
-            )
-    renamed, _ = rename_state_dict(content, [(r'module\.(.+)', r'\1')])
-    return renamed
-
-
 def check_location(option: str, location: object) -> str:
     """The location of a file as text; raise ``ValueError`` if it can be none."""
     if isinstance(location, os.PathLike):
@@ -112,44 +72,6 @@ def check_location(option: str, location: object) -> str:
             'init_cfg=None for random weights'
         )
     return location
-
-
-def select_prefix(state_dict: dict[str, Any], prefix: str | None) -> dict[str, Any]:
-    """Tensors of a file whose names begin with a prefix, under the rest of their names.
-
-    Args:
-        state_dict: All tensors of the file.
-        prefix: The dot at its end may be left out; None selects everything.
-
-    Raises:
-        ValueError: If no name has the prefix; lists those that there are.
-    """
-    if prefix is None:
-        return state_dict
-    prefix = prefix.removesuffix('.') + '.'
-    selected = {
-        name.removeprefix(prefix): tensor
-        for name, tensor in state_dict.items()
-        if name.startswith(prefix)
-    }
-    if not selected:
-        raise ValueError(
-            f'the file has no names that begin with {prefix!r}; there are '
-            f'{", ".join(map(repr, _prefixes_near(prefix, state_dict)))}'
-        )
-    return selected
-
-
-def _prefixes_near(prefix: str, names: Iterable[str]) -> list[str]:
-    """Prefixes of names that begin with as many parts of ``prefix`` as possible, and have
-    one part more."""
-    parts = prefix.split('.')
-    for number in range(len(parts), -1, -1):
-        start = ''.join(f'{part}.' for part in parts[:number])
-        rest = [name.removeprefix(start) for name in names if name.startswith(start)]
-        if rest:
-            break
-    return sorted({start + ''.join(name.partition('.')[:2]) for name in rest})
 
 
 def where_to_get(path: str) -> str:
@@ -163,7 +85,7 @@ def where_to_get(path: str) -> str:
     )
 
 
-def load_weights(location: str | os.PathLike) -> Mapping[str, Any]:
+def load_weights(location: str | os.PathLike) -> dict[str, Tensor]:
     """Read pretrained weights, without executing anything from the file.
 
     Downloads show their progress, are kept in PyTorch's hub folder (``TORCH_HOME``), are
@@ -196,18 +118,24 @@ def load_weights(location: str | os.PathLike) -> Mapping[str, Any]:
             'random weights'
         )
     print_log(f'Pretrained weights from {path}', logger='current')
-    return read_file(path)
+    return read_weights(path)
 
 
-def read_file(path: Path) -> Mapping[str, Any]:
-    """Content of a file.
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors by name in a file, see :func:`unwrap_state_dict`.
 
     Raises:
         DamagedFileError: If the file is damaged, or not of the type that its name
             indicates.
-        ValueError: If the file may not be read, holds code, or is an ``.npz`` file that
-            is not one of AugReg's.
+        ValueError: If the file may not be read, holds code or other things than weights,
+            or is an ``.npz`` file that is not one of AugReg's.
     """
+    content = _read_file(path)
+    with errors_in(str(path)):
+        return unwrap_state_dict(content)
+
+
+def _read_file(path: Path) -> Mapping[str, Any]:
     try:
         match path.suffix:
             case '.npz':
@@ -233,7 +161,7 @@ def read_file(path: Path) -> Mapping[str, Any]:
             raise ValueError(
                 f'{path} contains more than weights and plain values '
                 f'({found and found[0]}), and code in files is not executed; '
-                f'{_STATE_DICT_ALONE}'
+                f'{STATE_DICT_ALONE}'
             ) from error
         raise DamagedFileError(
             f'{path} is damaged or incomplete ({type(error).__name__}: {error}); '
@@ -241,7 +169,7 @@ def read_file(path: Path) -> Mapping[str, Any]:
         ) from error
 
 
-def _from_url(url: str) -> Mapping[str, Any]:
+def _from_url(url: str) -> dict[str, Tensor]:
     print_log(f'Pretrained weights from {url}', logger='current')
     with errors_in(url):
         name = Path(urlparse(url).path).name
@@ -253,7 +181,7 @@ def _from_url(url: str) -> Mapping[str, Any]:
                 if not path.exists():
                     _download(url, path)
                 try:
-                    return read_file(path)
+                    return read_weights(path)
                 except DamagedFileError:
                     # A connection that was cut leaves a truncated file and raises no
                     # error.
@@ -298,7 +226,7 @@ def check_timm_model(name: str) -> None:
     raise ValueError(f'timm has no model {name!r}; similar names: {close}')
 
 
-def _from_timm(name: str) -> Mapping[str, Any]:
+def _from_timm(name: str) -> dict[str, Tensor]:
     check_timm_model(name)
     print_log(
         f'Pretrained weights from timm, {name} (if offline, set '

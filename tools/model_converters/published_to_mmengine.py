@@ -18,7 +18,7 @@ from tqdm import tqdm
 from piip_mm.engine.launch import read_config, user_errors
 from piip_mm.published.checkpoints import convert_published, is_published
 from piip_mm.weights.report import check_values, compare
-from piip_mm.weights.source import errors_in, read_file, unwrap_state_dict
+from piip_mm.weights.source import errors_in, read_weights
 
 
 def parse_args() -> argparse.Namespace:
@@ -54,9 +54,7 @@ def convert(config: str, checkpoint: str, out: Path) -> str:
     init_default_scope(cfg.default_scope)
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
-    content = read_file(Path(checkpoint))
-    with errors_in(checkpoint):
-        state_dict = unwrap_state_dict(content)
+    state_dict = read_weights(Path(checkpoint))
     if not is_published(state_dict):
         raise ValueError(
             f'{checkpoint} has none of the names of the published PIIP code; a '
@@ -65,8 +63,7 @@ def convert(config: str, checkpoint: str, out: Path) -> str:
     with errors_in(checkpoint):
         converted, dropped = convert_published(state_dict, model)
         check_values(converted, model)
-    fit = compare(converted, model)
-    fit.dropped = dropped
+    fit = compare(converted, model, dropped)
     if fit.misfits:
         raise ValueError(f'{checkpoint} does not fit {config}: {fit}')
     size = sum(x.numel() * x.element_size() for x in converted.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
@@ -12,10 +13,9 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from piip_mm.checks import OptionErrors, check_bool, check_int, check_sequence
-from piip_mm.weights.init_cfg import pretrained_entries
-from piip_mm.weights.pretrained import load_pretrained
-from piip_mm.weights.rename import Rule
+from piip_mm.checks import OptionErrors, check_bool, check_int, check_ints
+from piip_mm.weights.pretrained import load_pretrained, pretrained_entries
+from piip_mm.weights.rename import Rule, rename
 
 
 class _BranchMeta(OptionErrors):
@@ -71,9 +71,9 @@ class Branch(BaseModule, metaclass=_BranchMeta):
 
     Raises:
         ValueError: If ``img_size`` is too small for a single token, ``frozen_stages`` is
-            out of range, ``init_cfg`` is wrong (see
-            :func:`piip_mm.weights.init_cfg.pretrained_entries`), or what a subclass built
-            is not what it describes; see also :meth:`check_parts`.
+            out of range, ``init_cfg`` is wrong, see
+            :func:`piip_mm.weights.pretrained.pretrained_entries`, or what a subclass
+            built is not what it describes, see also :meth:`check_parts`.
     """
 
     blocks: nn.ModuleList
@@ -103,10 +103,8 @@ class Branch(BaseModule, metaclass=_BranchMeta):
         check_int('frozen_stages', frozen_stages, minimum=-1)
         check_bool('with_cp', with_cp)
         check_bool('norm_eval', norm_eval)
-        for name, values in (('dims', dims), ('strides', strides)):
-            check_sequence(name, values)
-            for value in values:
-                check_int(name, value)
+        check_ints('dims', dims)
+        check_ints('strides', strides)
         if not dims or len(dims) != len(strides):
             raise ValueError(
                 f'{len(dims)} dims and {len(strides)} strides: expected one of each for '
@@ -193,12 +191,12 @@ class Branch(BaseModule, metaclass=_BranchMeta):
                 f'{type(self).__name__} has {num_blocks} blocks, but dims and strides '
                 f'for {self.depth}; give one of each for every block'
             )
-        if self.norm_eval and not _batch_norms([self]):
+        if self.norm_eval and not _batch_norms(self):
             raise ValueError(
                 f'norm_eval=True, but this {type(self).__name__} has no BatchNorm; '
                 'remove norm_eval'
             )
-        trained = self.block_modules()[max(self.frozen_stages, 0) :]
+        trained = chain(*self.block_modules()[max(self.frozen_stages, 0) :])
         if self.with_cp and not self.norm_eval and any(map(_batch_norms, trained)):
             raise ValueError(
                 'with_cp=True runs blocks twice, which would update the statistics of '
@@ -242,6 +240,17 @@ class Branch(BaseModule, metaclass=_BranchMeta):
         A family without pretrained weights needs none.
         """
         return []
+
+    def without_removed_blocks(self, rules: Sequence[Rule]) -> list[Rule]:
+        """Rules that also drop the blocks that the network has removed."""
+
+        def own_name(match: re.Match[str]) -> str | None:
+            name = rename(match[0], rules)
+            block = re.match(r'blocks\.(\d+)\.', name or '')
+            is_removed = block and self.depth <= int(block[1]) < self.built_depth
+            return None if is_removed else name
+
+        return [(r'.+', own_name)]
 
     def prepare_weights(self, weights: Mapping[str, Any]) -> Mapping[str, Any]:
         """Convert the content of a pretrained file where renaming is not enough; called
@@ -292,17 +301,13 @@ class Branch(BaseModule, metaclass=_BranchMeta):
         super().train(mode)
         self.freeze_stages()
         if self.norm_eval:
-            for norm in _batch_norms([self]):
+            for norm in _batch_norms(self):
                 norm.eval()
         return self
 
 
-def _batch_norms(modules: Sequence[nn.Module]) -> list[nn.Module]:
+def _batch_norms(module: nn.Module) -> list[nn.Module]:
     """Layers with running statistics: also mmcv's SyncBatchNorm, which has no base class
     in common with PyTorch's."""
-    return [
-        layer
-        for module in modules
-        for layer in module.modules()
-        if getattr(layer, 'running_mean', None) is not None
-    ]
+    layers = module.modules()
+    return [x for x in layers if getattr(x, 'running_mean', None) is not None]

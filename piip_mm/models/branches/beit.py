@@ -139,9 +139,8 @@ class PIIPBEiT(PlainBranch):
 
     def fit_weight(self, name: str, tensor: Tensor) -> Tensor:
         """See :meth:`Branch.fit_weight`; also resizes tables of relative positions."""
-        block = name.split('.')[1]
-        if name.endswith(_TABLE) and int(block) < self.depth:
-            window = self.windows[int(block)]
+        if name.endswith(_TABLE):
+            window = self.windows[int(name.split('.')[1])]
             assert window is not None
             return resize_position_table(tensor, window)
         return super().fit_weight(name, tensor)

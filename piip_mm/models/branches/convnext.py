@@ -178,16 +178,12 @@ class PIIPConvNeXt(Branch):
         return _to_tokens(x_BCHW)
 
     def weight_rules(self) -> Sequence[Rule]:
-        """See :meth:`Branch.weight_rules`; weights of removed blocks are dropped."""
         # Every stage but the first begins with its down-sampling layer.
         lengths = [depth + 1 for depth in self.arch.depths]
         first_blocks = list(accumulate(lengths, initial=0))
 
-        def block_name(index: int, name: str) -> str | None:
-            return f'blocks.{index}.{name}' if index < self.depth else None
-
-        def downsample(match: re.Match[str]) -> str | None:
-            return block_name(first_blocks[int(match[1])] - 1, match[2])
+        def downsample(match: re.Match[str]) -> str:
+            return f'blocks.{first_blocks[int(match[1])] - 1}.{match[2]}'
 
         def block(match: re.Match[str]) -> str | None:
             stage, index = int(match[1]), int(match[2])
@@ -196,7 +192,7 @@ class PIIPConvNeXt(Branch):
                 # A block of a deeper architecture. Keeping its name makes loading fail;
                 # its index would be that of a block of the next stage.
                 return match[0]
-            return name and block_name(first_blocks[stage] + index, name)
+            return f'blocks.{first_blocks[stage] + index}.{name}'
 
         return [
             (rf'{_HF}embeddings\.patch_embeddings\.(.+)', r'stem.0.\1'),

@@ -6,16 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from piip_mm.checks import check_choice, check_sequence
-from piip_mm.weights.init_cfg import pretrained_entries
+from piip_mm.weights.pretrained import pretrained_entries
+from piip_mm.weights.report import check_values
+from piip_mm.weights.source import errors_in, load_weights
+from piip_mm.weights.state_dict import select_prefix
 
 from ..init import init_new_layers
 from ..layers import BLOCK_NORMS, as_tokens
 from .base import BranchHead
-from .pretrained import load_pretrained_head
 
 #: The token of a branch that is classified: its class token, its first patch token (top
 #: left; the one that the released models classify), or the mean of its patch tokens.
@@ -91,7 +94,10 @@ class PIIPSeparateHead(BranchHead):
         """Load final norms and classifiers, or initialise according to ``init_cfg``.
 
         Raises:
-            ValueError: If a checkpoint does not fit.
+            FileNotFoundError: If a local file does not exist.
+            ConnectionError: If a download fails.
+            ValueError: If a file has no final norm, one of another width, or other values
+                than finite numbers.
         """
         entries = self._pretrained()
         if not entries:
@@ -101,9 +107,7 @@ class PIIPSeparateHead(BranchHead):
             self.norms, self.classifiers, entries, strict=True
         ):
             assert isinstance(classifier, nn.Linear)
-            load_pretrained_head(
-                norm, classifier, entry['checkpoint'], entry.get('prefix')
-            )
+            _load_pretrained(norm, classifier, entry['checkpoint'], entry.get('prefix'))
         self._is_init = True
 
     def pre_logits(self, feats: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -134,3 +138,34 @@ class PIIPSeparateHead(BranchHead):
             )
         ]
         return torch.stack(logits).mean(0)
+
+
+def _load_pretrained(
+    norm: nn.Module, classifier: nn.Linear, checkpoint: str, prefix: str | None = None
+) -> None:
+    """Load the norm after the last block, and the classifier if its shape fits."""
+    parts = nn.ModuleDict({'norm': norm, 'head': classifier})
+    content = load_weights(checkpoint)
+    with errors_in(checkpoint):
+        tensors = select_prefix(content, prefix)
+        weights = {name: tensors[name] for name in parts.state_dict() if name in tensors}
+        check_values(weights, parts)
+    for name, param in parts.named_parameters():
+        if name.startswith('norm.') and (
+            name not in weights or weights[name].shape != param.shape
+        ):
+            found = tuple(weights[name].shape) if name in weights else 'no tensor'
+            raise ValueError(
+                f'{checkpoint!r} does not fit the head: {name} is {found} in the file, '
+                f'{tuple(param.shape)} here; use the file that the branch is pretrained '
+                'from, or set init_cfg=None'
+            )
+    shape = weights['head.weight'].shape if 'head.weight' in weights else None
+    if shape == classifier.weight.shape:
+        loaded = 'final norm and classifier'
+    else:
+        weights = {k: v for k, v in weights.items() if k.startswith('norm.')}
+        classes = 'no classifier' if shape is None else f'{shape[0]} classes'
+        loaded = f'final norm ({classes} in the file, {classifier.out_features} here)'
+    parts.load_state_dict(weights, strict=False)
+    print_log(f'{checkpoint}: {loaded} loaded', logger='current')
