@@ -76,7 +76,7 @@ def mmcv_folder(tmp_path):
 def test_operators_that_are_missing(mmcv_folder):
     code = f'{STARTUP} import mmcv._ext as x; print(x.__spec__.origin, x.nms)'
     out, err = run(code, mmcv_folder)
-    assert out.startswith(f'{PACKAGE / "ops/mmcv_ext.py"} <function nms')
+    assert 'ops/mmcv_ext.py <function nms' in out
     assert 'cannot be loaded' not in err
 
 

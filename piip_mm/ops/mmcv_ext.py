@@ -76,9 +76,13 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     Returns:
         Indices of the kept boxes, from high to low score.
     """
-    if not offset and _torchvision(boxes):
-        return torch.ops.torchvision.nms(boxes, scores, iou_threshold)
+    # Of equal scores, mmcv keeps the first one in this order.
     order = scores.sort(0, descending=True).indices
+    if not offset and _torchvision(boxes):
+        dtype = torch.promote_types(boxes.dtype, torch.float32)
+        ranks = torch.arange(len(order), 0, -1, device=boxes.device, dtype=dtype)
+        kept = torch.ops.torchvision.nms(boxes[order].to(dtype), ranks, iou_threshold)
+        return order[kept]
     # The decisions depend on each other and are made on the CPU.
     x1, y1, x2, y2 = boxes[order].cpu().unbind(1)
     corners = torch.stack([x1, y1, x2 + offset, y2 + offset])
@@ -142,6 +146,8 @@ def roi_align_forward(
     """
     _check_average(pool_mode)
     bins = (aligned_height, aligned_width)
+    dtype = torch.promote_types(input.dtype, torch.float32)
+    input, rois = input.to(dtype), rois.to(dtype)
     if _torchvision(input):
         output.copy_(
             torch.ops.torchvision.roi_align(
@@ -149,10 +155,9 @@ def roi_align_forward(
             )
         )
         return
-    dtype = torch.promote_types(input.dtype, torch.float32)
-    cells = input.to(dtype).permute(0, 2, 3, 1).flatten(0, 2)
+    cells = input.permute(0, 2, 3, 1).flatten(0, 2)
     for chosen, index, weight in _samples(
-        rois.to(dtype), input.shape, bins, spatial_scale, sampling_ratio, aligned
+        rois, input.shape, bins, spatial_scale, sampling_ratio, aligned
     ):
         pooled = F.embedding_bag(
             index.flatten(0, 1),
@@ -198,6 +203,8 @@ def roi_align_backward(
     _check_average(pool_mode)
     bins = (aligned_height, aligned_width)
     shape = grad_input.shape
+    dtype = torch.promote_types(grad_output.dtype, torch.float32)
+    grad_output, rois = grad_output.to(dtype), rois.to(dtype)
     if _torchvision(grad_output):
         grad_input.copy_(
             torch.ops.torchvision._roi_align_backward(
@@ -205,8 +212,7 @@ def roi_align_backward(
             )
         )
         return
-    dtype = torch.promote_types(grad_output.dtype, torch.float32)
-    grads = grad_output.to(dtype).permute(0, 2, 3, 1)
+    grads = grad_output.permute(0, 2, 3, 1)
     total = grads.new_zeros(shape[0] * shape[2] * shape[3], shape[1])
     cells = torch.arange(len(total), device=grads.device)
     rows = torch.arange(grads[..., 0].numel(), device=grads.device)
@@ -230,7 +236,7 @@ def roi_align_backward(
         waiting.clear()
 
     for chosen, index, weight in _samples(
-        rois.to(dtype), shape, bins, spatial_scale, sampling_ratio, aligned
+        rois, shape, bins, spatial_scale, sampling_ratio, aligned
     ):
         reader = rows[chosen].expand_as(index)
         waiting.append((index.flatten(), reader.flatten(), weight.flatten()))

@@ -122,7 +122,8 @@ def _in_environment(
     steps = {
         'making the environment': [python, '-m', 'venv', str(folder)],
         'installing PyTorch': [
-            *pip, combination.torch, *(['--index-url', index] if index else []),
+            *pip, combination.torch, 'torchvision',
+            *(['--index-url', index] if index else []),
         ],
         'installing the packages': [*pip, *packages],
         'installing pytest': [*pip, 'pytest', 'wheel'],
