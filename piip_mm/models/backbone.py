@@ -9,11 +9,12 @@ from typing import Any
 
 import torch.nn.functional as F
 from mmengine.logging import print_log
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from piip_mm.checks import OptionErrors, check_choice, check_mapping
+from piip_mm.weights.init_cfg import pretrained_entries
 from piip_mm.weights.rename import Rule, rename_state_dict
 from piip_mm.weights.report import check_values, compare
 from piip_mm.weights.source import unwrap_state_dict
@@ -43,6 +44,10 @@ class Backbone(BaseModule, metaclass=OptionErrors):
 
     def __init__(self, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
+        for entry in pretrained_entries(self.init_cfg):
+            # MMEngine loads these after the parts have loaded theirs, unless the type is
+            # a dotted name.
+            entry['type'] = PretrainedInit
         self.register_load_state_dict_pre_hook(_check_and_translate)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from mmengine.model import PretrainedInit
@@ -21,7 +21,7 @@ def is_pretrained(entry: Mapping[str, Any]) -> bool:
     return resolve_type(entry, WEIGHT_INITIALIZERS) is PretrainedInit
 
 
-def pretrained_entries(init_cfg: Any) -> list[Mapping[str, Any]]:
+def pretrained_entries(init_cfg: Any) -> list[MutableMapping[str, Any]]:
     """Entries of the ``init_cfg`` of a module that loads pretrained weights itself.
 
     Returns:
