@@ -17,13 +17,15 @@ from piip_mm.models.detection import Float32RoIExtractor, accept_bfloat16
 CONFIGS = Path(__file__).parents[1] / 'configs/det'
 
 
+OPTIONS = dict(
+    roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=0),
+    out_channels=8,
+    featmap_strides=[4, 8],
+)
+
+
 def extractors():
-    options = dict(
-        roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=0),
-        out_channels=8,
-        featmap_strides=[4, 8],
-    )
-    return Float32RoIExtractor(**options), SingleRoIExtractor(**options)
+    return Float32RoIExtractor(**OPTIONS), SingleRoIExtractor(**OPTIONS)
 
 
 def regions():
@@ -43,7 +45,8 @@ def test_regions_keep_their_corners(autocast):
     # mmdet's class would round the corners of the regions to bfloat16.
     displaced = extractors()[1](maps, rois.bfloat16().float())
     assert (displaced - expected).abs().max() > 0.5
-    dtypes = torch.float32, torch.bfloat16
+    # In a 16-bit model the head has that type.
+    dtypes = torch.float32 if autocast else torch.bfloat16, torch.bfloat16
     for extractor, dtype in zip(extractors(), dtypes, strict=True):
         with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
             output = extractor(rounded, rois)
@@ -53,17 +56,55 @@ def test_regions_keep_their_corners(autocast):
     assert all(x.grad.dtype == torch.bfloat16 for x in rounded)
 
 
+class PlainRoIExtractor(SingleRoIExtractor):
+    """A user's, which shares no code with mmdet's: all regions from the first map."""
+
+    def forward(self, feats, rois, roi_scale_factor=None):
+        size = self.roi_layers[0].output_size
+        regions = feats[0].new_zeros(len(rois), self.out_channels, *size)
+        regions[torch.arange(len(rois))] = self.roi_layers[0](feats[0], rois)
+        return regions
+
+
+def test_an_extractor_of_a_user():
+    maps, rois = regions()
+    extractor = PlainRoIExtractor(**OPTIONS)
+    for autocast in (True, False):
+        rounded = maps[0].bfloat16().requires_grad_()
+        with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+            output = extractor([rounded], rois)
+        assert output.dtype == torch.bfloat16
+        expected = extractor(maps, rois)
+        torch.testing.assert_close(output.float(), expected, atol=0.02, rtol=0.02)
+        output.sum().backward()
+        assert rounded.grad.dtype == torch.bfloat16
+
+
 def test_regions_of_all_levels():
     """mmdet's other extractor does not round the corners, but only calls the operator."""
     maps, rois = regions()
-    roi_layer = dict(type='RoIAlign', output_size=7, sampling_ratio=0)
-    extractor = GenericRoIExtractor(
-        roi_layer=roi_layer, out_channels=8, featmap_strides=[4, 8]
-    )
+    extractor = GenericRoIExtractor(**OPTIONS)
     output = extractor([x.bfloat16() for x in maps], rois)
     torch.testing.assert_close(
         output.float(), extractor(maps, rois), atol=0.03, rtol=0.03
     )
+
+
+@pytest.mark.parametrize(
+    'config', ['piip_tiny_maskrcnn_shapes', 'piip_tiny_cascade_shapes']
+)
+def test_a_detector_whose_weights_are_bfloat16(config):
+    cfg = Config.fromfile(CONFIGS / f'{config}.py').model
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(cfg).bfloat16()
+        inputs = demo_mm_inputs(1, [[3, 128, 128]], num_classes=3, with_mask=True)
+        data = model.data_preprocessor(inputs, training=True)
+        data['inputs'] = data['inputs'].bfloat16()
+        loss, _ = model.parse_losses(model(**data, mode='loss'))
+        loss.backward()
+        model.eval()(**data, mode='predict')
+    assert loss.isfinite()
+    assert {x.grad.dtype for x in model.roi_head.parameters()} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize('precision', ['autocast', 'model'])

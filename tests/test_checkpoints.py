@@ -455,10 +455,15 @@ def test_pretrained_weights_are_skipped_where_a_checkpoint_follows(tmp_path):
     torch.save({'state_dict': {'backbone.layer1.x': torch.ones(1)}}, cfg.load_from)
     skip_pretrained(cfg)
     assert all(branch.init_cfg for branch in branches), 'the file has another backbone'
+    cfg.model.neck.init_cfg = dict(type='Pretrained', checkpoint='neck.pth')
     name = 'backbone.branches.0.pos_embed'
     torch.save({'state_dict': {name: torch.ones(1)}}, cfg.load_from)
     skip_pretrained(cfg)
     assert not any(branch.init_cfg for branch in branches)
+    assert cfg.model.neck.init_cfg, 'the file has no neck'
+    cfg.resume = True
+    skip_pretrained(cfg)
+    assert not cfg.model.neck.init_cfg
 
 
 def test_heads_of_another_detector_are_reused(case, tmp_path):

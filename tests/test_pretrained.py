@@ -91,25 +91,29 @@ def test_init_cfg_loads_and_reports(tmp_path):
     assert 'dropped: 2 (' in report.summary()
 
 
+def network_of(branch_weights, init_cfg=None):
+    """A network whose branches load weights, and that may load some itself."""
+    branch = dict(
+        type='PIIPViT',
+        arch=dict(embed_dims=32, num_layers=2, num_heads=2),
+        pretrain_img_size=64,
+        init_cfg=branch_weights,
+    )
+    return MODELS.build(
+        dict(
+            type='PIIP',
+            branches=[dict(branch, img_size=size) for size in (64, 48)],
+            num_interactions=2,
+            interaction=dict(num_heads=4),
+            init_cfg=init_cfg,
+        )
+    )
+
+
 def test_init_cfg_inside_a_network(tmp_path):
     path = str(tmp_path / 'deit.pth')
     tensors = deit_file(path, layer_scale=True)
-    arch = dict(embed_dims=32, num_layers=2, num_heads=2)
-    pretrained = dict(type='Pretrained', checkpoint=path)
-    branches = [
-        dict(
-            type='PIIPViT',
-            arch=arch,
-            img_size=s,
-            pretrain_img_size=64,
-            init_cfg=pretrained,
-        )
-        for s in (64, 48)
-    ]
-    interaction = dict(num_heads=4)
-    network = MODELS.build(
-        dict(type='PIIP', branches=branches, num_interactions=2, interaction=interaction)
-    )
+    network = network_of(dict(type='Pretrained', checkpoint=path))
     network.init_weights()
     for branch in network.branches:
         scale = branch.blocks[0].ls2.gamma
@@ -261,6 +265,10 @@ def test_any_precision_of_floating_point_loads(tmp_path):
             lambda x: x.index_fill(0, torch.tensor([3]), float('-inf')).half(),
             f'{NAME} has 32 of 3072 values NaN or infinite',
         ),
+        (
+            lambda x: x.double() + 1e39,
+            f'{NAME} has 3072 of 3072 values .* in torch.float32',
+        ),
         (lambda x: x.to('meta'), f'{NAME} is on the meta device, without values'),
         (lambda x: x.to_sparse(), f"tensor '{NAME}' is of layout torch.sparse_coo; exp"),
         (
@@ -374,18 +382,34 @@ WEIGHTS = dict(type='Pretrained', checkpoint='a.pth')
 def test_a_wrong_init_cfg_fails_when_the_branch_is_built(init_cfg, message):
     with pytest.raises(ValueError, match=message):
         vit(init_cfg=init_cfg)
+    if init_cfg != [WEIGHTS, WEIGHTS]:
+        with pytest.raises(ValueError, match=message):
+            network_of(None, init_cfg)
 
 
-@pytest.mark.parametrize(
-    'kind',
-    [
-        'Pretrained',
-        PretrainedInit,
-        'mmengine.Pretrained',
-        'mmengine.model.PretrainedInit',
-        'mmengine.model.weight_init.PretrainedInit',
-    ],
-)
+KINDS = [
+    'Pretrained',
+    PretrainedInit,
+    'mmengine.Pretrained',
+    'mmengine.model.PretrainedInit',
+    'mmengine.model.weight_init.PretrainedInit',
+]
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_weights_of_a_network_replace_those_of_its_branches(tmp_path, kind):
+    path = str(tmp_path / 'deit.pth')
+    deit_file(path)
+    expected = network_of(None).state_dict()
+    torch.save(expected, tmp_path / 'network.pth')
+    whole = dict(type=kind, checkpoint=str(tmp_path / 'network.pth'))
+    network = network_of(dict(type='Pretrained', checkpoint=path), whole)
+    network.init_weights()
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+@pytest.mark.parametrize('kind', KINDS)
 def test_every_way_to_write_the_type(tmp_path, kind):
     path = str(tmp_path / 'deit.pth')
     # Of another size, which MMEngine's own loader would leave out.

@@ -38,7 +38,8 @@ def accept_published_checkpoints(
 
 def skip_pretrained(cfg: Config) -> None:
     """Remove pretrained weights from the config if a checkpoint replaces them: that of a
-    run that is resumed, or ``load_from`` if the file has the backbone of the model.
+    run that is resumed, or for the backbone ``load_from`` if the file has that of the
+    model. Other parts need not fit, and what does not keeps the pretrained weights.
 
     Raises:
         ValueError: See :func:`checkpoint_names`.
@@ -56,9 +57,13 @@ def skip_pretrained(cfg: Config) -> None:
             logger='current',
         )
         return
-    for _, part, _ in pretrained_parts(cfg.model):
-        part['init_cfg'] = None
-    print_log(f'{checkpoint} replaces the pretrained weights', logger='current')
+    replaced = 'model.' if cfg.get('resume') else 'model.backbone.'
+    for path, part, _ in pretrained_parts(cfg.model):
+        if path.startswith(replaced):
+            part['init_cfg'] = None
+    print_log(
+        f'{checkpoint} replaces the pretrained weights of {replaced}', logger='current'
+    )
 
 
 def checkpoint_names(checkpoint: str) -> Collection[str] | None:

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch.nn.functional as F
 from mmengine.logging import print_log
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from piip_mm.checks import OptionErrors, check_choice, check_mapping, check_sequence
 from piip_mm.config_types import describes
+from piip_mm.weights.pretrained import pretrained_entries
 from piip_mm.weights.rename import Rule, rename_state_dict
 from piip_mm.weights.report import check_values, compare
 from piip_mm.weights.state_dict import names_under, translate_in_place
@@ -54,6 +55,10 @@ class Backbone(BaseModule, metaclass=OptionErrors):
             raise ValueError('out_strides is empty; give at least one stride')
         self.out_type = out_type
         self.out_strides = tuple(out_strides)
+        for entry in pretrained_entries(self.init_cfg):
+            # MMEngine loads these after the parts have loaded theirs, unless the type is
+            # a dotted name.
+            entry['type'] = PretrainedInit
         self.register_load_state_dict_pre_hook(_translate_and_check)
 
     @property

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
 from mmcv.ops.nms import NMSop
-from mmcv.ops.roi_align import RoIAlignFunction
+from mmcv.ops.roi_align import RoIAlign, RoIAlignFunction
 from mmdet.models.dense_heads import DINOHead
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmengine.registry import MODELS
@@ -24,10 +24,12 @@ from torch import Tensor
 
 from piip_mm.ops import no_autocast
 
+from .layers import as_output
+
 
 @MODELS.register_module()
 class Float32RoIExtractor(SingleRoIExtractor):
-    """mmdet's ``SingleRoIExtractor`` in float32, regardless of autocast.
+    """mmdet's ``SingleRoIExtractor``, computed in float32 in any precision.
 
     mmdet rounds the corners of the regions to the precision of the maps, and bfloat16
     stores 1,001 as 1,000: at the resolutions of PIIP, regions would be off by up to 4
@@ -41,10 +43,12 @@ class Float32RoIExtractor(SingleRoIExtractor):
         rois: Tensor,
         roi_scale_factor: float | None = None,
     ) -> Tensor:
-        """(B, C, H_l, W_l) maps and (R, 5) regions to (R, C, h, w) in float32."""
+        """(B, C, H_l, W_l) maps and (R, 5) regions to (R, C, h, w), in float32 under
+        autocast and in the type of the maps otherwise, which is that of the head."""
         with no_autocast(rois.device):
             maps = tuple(feat.float() for feat in feats)
-            return super().forward(maps, rois.float(), roi_scale_factor)
+            regions = super().forward(maps, rois.float(), roi_scale_factor)
+        return as_output(regions, feats[0].dtype)
 
 
 @MODELS.register_module()
@@ -112,8 +116,21 @@ def keep_corners(extractor: type[SingleRoIExtractor]) -> None:
     extractor.forward = with_float32_corners  # type: ignore[method-assign]
 
 
+def keep_type(layer: type[RoIAlign]) -> None:
+    """Make a layer return features of the type of its maps, as extractors expect that
+    copy them into a tensor like the maps."""
+    forward = layer.forward
+
+    @wraps(forward)
+    def in_type_of_maps(self: RoIAlign, maps: Tensor, rois: Tensor) -> Tensor:
+        return forward(self, maps, rois).to(maps.dtype)
+
+    layer.forward = in_type_of_maps
+
+
 # DINO's encoder and decoder use the first one, every head with proposals the second, and
 # those with regions the third.
 for _operator in (MultiScaleDeformableAttnFunction, NMSop, RoIAlignFunction):
     accept_bfloat16(_operator)
+keep_type(RoIAlign)
 keep_corners(SingleRoIExtractor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol
 
 from mmengine.logging import print_log
@@ -27,7 +27,7 @@ def is_pretrained(entry: Mapping[str, Any]) -> bool:
     return resolve_type(entry, WEIGHT_INITIALIZERS) is PretrainedInit
 
 
-def pretrained_entries(init_cfg: Any) -> list[Mapping[str, Any]]:
+def pretrained_entries(init_cfg: Any) -> list[MutableMapping[str, Any]]:
     """Entries of the ``init_cfg`` of a module that loads pretrained weights itself.
 
     Returns:

@@ -124,9 +124,10 @@ def check_values(state_dict: Mapping[str, Tensor], model: Any) -> None:
             faults.append(f'{name} is on the meta device, without values')
         elif kind is None or kind != _KINDS.get(here.dtype):
             faults.append(f'{name} is {tensor.dtype} in the file, {here.dtype} here')
-        elif kind == 'floating point' and (count := _count_infinite(tensor)):
+        elif kind == 'floating point' and (count := _count_infinite(tensor, here.dtype)):
             faults.append(
-                f'{name} has {count} of {tensor.numel()} values NaN or infinite'
+                f'{name} has {count} of {tensor.numel()} values NaN or infinite in '
+                f'{here.dtype}'
             )
     if faults:
         raise ValueError(
@@ -137,11 +138,11 @@ def check_values(state_dict: Mapping[str, Tensor], model: Any) -> None:
         )
 
 
-def _count_infinite(tensor: Tensor) -> int:
-    """Number of values that are NaN or infinite."""
+def _count_infinite(tensor: Tensor, dtype: torch.dtype) -> int:
+    """Number of values that are NaN or infinite, or become so in a type of less range."""
     if tensor.is_meta or not tensor.numel():
         return 0
     # Ten times as fast as looking at every value; NaN is both minimum and maximum.
-    if all(bound.isfinite() for bound in tensor.aminmax()):
+    if all(bound.to(dtype).isfinite() for bound in tensor.aminmax()):
         return 0
-    return int((~tensor.isfinite()).sum())
+    return int((~tensor.to(dtype).isfinite()).sum())

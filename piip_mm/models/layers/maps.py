@@ -16,13 +16,13 @@ def as_tokens(x_BCHW: Tensor) -> Tensor:
     return x_BCHW.flatten(2).transpose(1, 2)
 
 
-def as_output(x: Tensor) -> Tensor:
-    """A result of a backbone: float32 under autocast, in the type of the model otherwise.
+def as_output(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """What a head gets: float32 under autocast, in the type of the model otherwise.
 
     Heads compute boxes from the maps, for which 16 bits are too coarse; but in a model
-    whose weights have 16 bits they expect that type.
+    whose weights have 16 bits they expect that type (``dtype``, if not that of ``x``).
     """
     kind = x.device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         return x.float()
-    return x
+    return x if dtype is None else x.to(dtype)
