@@ -80,18 +80,18 @@ class LoadReport:
 
 
 def compare(state_dict: Mapping[str, Tensor], model: Any) -> LoadReport:
-    """Compare the names and shapes of a state dict with those of a model."""
+    """Compare the names and shapes of a state dict with those of a model; a scalar and a
+    vector of one number fit each other."""
     expected = model.state_dict()
     report = LoadReport(missing=[name for name in expected if name not in state_dict])
     for name, tensor in state_dict.items():
         if name not in expected:
             report.left_over.append(name)
-        elif expected[name].shape != tensor.shape:
-            here = tuple(expected[name].shape)
+            continue
+        here, there = tuple(expected[name].shape), tuple(tensor.shape)
+        if here != there and {here, there} != {(1,), ()}:
             reason = _FORKED_DINO if name == _REF_POINT_HEAD else ''
-            report.mismatched.append(
-                f'{name}: {tuple(tensor.shape)} in the file, {here} here{reason}'
-            )
+            report.mismatched.append(f'{name}: {there} in the file, {here} here{reason}')
         else:
             report.loaded.append(name)
     return report
