@@ -11,6 +11,7 @@ from piip_mm.models.init import init_new_layers
 from piip_mm.models.interaction import Injector
 from piip_mm.models.layers import Block, DeformableCrossAttention, SelfAttention
 from piip_mm.models.pyramid import Pyramid
+from piip_mm.weights.report import compare
 from piip_mm.weights.resize import resize_rows
 
 
@@ -224,6 +225,25 @@ def test_merge_against_its_formula():
         x = F.interpolate(x, grids[0], mode='bilinear', align_corners=False)
         expected = expected + scale * x
     torch.testing.assert_close(merge(tokens, grids, (4, 3)), expected)
+
+
+@pytest.mark.parametrize('shape', [(), (1,)])
+@pytest.mark.parametrize('assign', [True, False])
+def test_files_of_the_weights_of_a_merge(shape, assign):
+    """Scalars, as in published files, or vectors of one number."""
+    scales = nn.ModuleDict({'scales': merging.BranchScales([0, 2])})
+    file = {f'scales.{i}': torch.full(shape, i + 0.5) for i in (0, 2)}
+    scales.load_state_dict(file, assign=assign)
+    assert [(x.shape, x.item()) for x in scales.parameters()] == [
+        (torch.Size([1]), 0.5),
+        (torch.Size([1]), 2.5),
+    ]
+    assert {name: x.item() for name, x in scales.state_dict().items()} == {
+        'scales.0': 0.5,
+        'scales.2': 2.5,
+    }
+    assert {x.ndim for x in scales.state_dict().values()} == {0}
+    assert compare(file, scales).misfits == []
 
 
 @pytest.mark.parametrize('ffn_ratio', [0.25, None])

@@ -10,7 +10,8 @@ from mmengine.runner.activation_checkpointing import turn_on_activation_checkpoi
 from timm_models import ALL
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.fsdp.wrap import CustomPolicy
 
 from piip_mm.models.branches import Branch
 
@@ -37,7 +38,7 @@ SOME = [
 def network(name, **options):
     """The branch of a family and a small ViT, with random weights."""
     torch.manual_seed(0)
-    cfg = {**FAMILIES[name], 'img_size': 96, **options}
+    cfg = {**FAMILIES[name], 'img_size': 96}
     depth = MODELS.build(dict(cfg)).depth
     built = MODELS.build(
         dict(
@@ -46,7 +47,7 @@ def network(name, **options):
             num_interactions=1,
             interaction_ends=[[depth - 1], [2]],
             interaction=dict(num_heads=1),
-            out_type='maps',
+            **{'out_type': 'maps', **options},
         )
     )
     for parameter in built.parameters():
@@ -128,6 +129,26 @@ def test_fsdp_by_block(name, mesh):
         fully_shard(block, mesh=mesh)
     fully_shard(sharded, mesh=mesh)
     assert_same(backward(sharded, image), backward(built, image))
+
+
+@pytest.mark.parametrize('first', [True, False])
+def test_fsdp_of_a_network_with_a_merge(first, mesh):
+    built = network('ViT', out_type='pyramid', out_strides=[8, 16])
+    image = torch.randn(1, 3, 96, 128)
+    expected = backward(built, image)
+    if first:
+        own = set(blocks(built).values())
+        policy = CustomPolicy(lambda module: module in own)
+        sharded = FullyShardedDataParallel(
+            built, mesh.get_group(), auto_wrap_policy=policy, device_id=mesh.device_type
+        )
+        torch.testing.assert_close(sharded(image), expected[0])
+        return
+    for block in blocks(built).values():
+        fully_shard(block, mesh=mesh)
+    fully_shard(built, mesh=mesh)
+    built.zero_grad()
+    assert_same(backward(built, image), expected)
 
 
 @pytest.mark.parametrize('name', FAMILIES)

@@ -89,7 +89,7 @@ def test_norm_of_a_branch():
 def test_merged_head():
     head = randomised(PIIPMergedHead(5, [32, 64])).double()
     # So small that the epsilon of GroupNorm and LayerNorm shows.
-    for scale in head.scales:
+    for scale in head.scales.values():
         scale.data.mul_(1e-3)
     head.branches[0].linear.weight.data.mul_(1e-3)
     high, low = torch.randn(2, 32, 6, 4), torch.randn(2, 64, 3, 2)
@@ -101,7 +101,7 @@ def test_merged_head():
     upsampled = F.interpolate(
         group_norm(low, norm), size=(6, 4), mode='bilinear', align_corners=False
     )
-    merged = head.scales[0] * projected + head.scales[1] * upsampled
+    merged = head.scales['0'] * projected + head.scales['1'] * upsampled
     tokens = layer_norm(merged.flatten(2).transpose(1, 2), head.norm)
     expected = head.classifier(tokens.mean(1))
     logits = head((high, low))
@@ -111,7 +111,8 @@ def test_merged_head():
 
 
 def test_initial_scales_of_the_merged_head():
-    assert [scale.item() for scale in PIIPMergedHead(5, [32, 64]).scales] == [1.0, 1.0]
+    scales = PIIPMergedHead(5, [32, 64]).scales
+    assert {name: x.item() for name, x in scales.items()} == {'0': 1.0, '1': 1.0}
 
 
 def test_loss_of_labels():

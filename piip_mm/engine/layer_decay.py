@@ -39,7 +39,7 @@ class PIIPLayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     which detectors and segmentors cannot answer, and ignores ``lr_mult``.
 
     Biases and all other one-dimensional parameters (norms, layer scales) have no weight
-    decay. Scalars, such as the weights of the merge, and position embeddings have it, as
+    decay. Single numbers, the weights of the merge, and position embeddings have it, as
     in the training of the published PIIP models.
 
     ``paramwise_cfg`` takes
@@ -119,7 +119,7 @@ class PIIPLayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def _multipliers(self, name: str, param: nn.Parameter) -> tuple[float, float]:
         """Factors for the learning rate and the weight decay of a parameter."""
         is_exempt = (
-            param.ndim == 1
+            (param.ndim == 1 and param.numel() > 1)
             or name.endswith('.bias')
             or (not self.paramwise_cfg['decay_pos_embed'] and 'pos_embed' in name)
         )

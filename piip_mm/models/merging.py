@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +18,40 @@ from .layers import as_map
 NUM_GROUPS = 32
 
 
+class BranchScales(nn.ParameterDict):
+    """One learned number per branch, initially 1, by the branch's index.
+
+    A parameter has the shape (1,), because FSDP refuses scalars. State dicts contain
+    scalars, as those of the published models do, and either is loaded.
+    """
+
+    def __init__(self, indexes: Iterable[int]) -> None:
+        super().__init__({str(i): nn.Parameter(torch.ones(1)) for i in indexes})
+        self.register_load_state_dict_pre_hook(_to_vectors)
+        self.register_state_dict_post_hook(_to_scalars)
+
+
+def _to_vectors(
+    scales: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any
+) -> None:
+    for name in scales.state_dict(prefix=prefix).keys() & state_dict.keys():
+        state_dict[name] = state_dict[name].reshape(1)
+
+
+def _to_scalars(
+    scales: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any
+) -> None:
+    for name, _parameter in scales.named_parameters(prefix.removesuffix('.')):
+        # A shard of FSDP stays as it is.
+        if type(state_dict[name]) in (Tensor, nn.Parameter):
+            state_dict[name] = state_dict[name].reshape(())
+
+
 class BranchMerge(nn.Module):
     """Weighted sum of the branches' maps.
 
     Each map is brought to one width by convolutions at its own resolution, then resized
-    bilinearly to the output grid; the sum has one learned scalar per branch, initially 1.
+    bilinearly to the output grid; the sum has one learned number per branch, initially 1.
 
     Args:
         in_dims: Width of each merged branch, by the branch's index.
@@ -56,9 +86,7 @@ class BranchMerge(nn.Module):
                 for index, dims in in_dims.items()
             }
         )
-        self.scales = nn.ParameterDict(
-            {str(index): nn.Parameter(torch.tensor(1.0)) for index in in_dims}
-        )
+        self.scales = BranchScales(in_dims)
 
     def forward(
         self,
@@ -91,7 +119,7 @@ def weighted_sum(
 
     Args:
         maps: Per branch (B, C, H_b, W_b).
-        scales: One scalar per branch.
+        scales: One number per branch.
         grid: (H, W) of the sum.
 
     Returns:

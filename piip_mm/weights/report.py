@@ -83,7 +83,8 @@ class LoadReport:
 def compare(
     state_dict: Mapping[str, Tensor], model: Any, dropped: Sequence[str] = ()
 ) -> LoadReport:
-    """Compare the names and shapes of a state dict with those of a model.
+    """Compare the names and shapes of a state dict with those of a model; a scalar and a
+    vector of one number fit each other.
 
     Args:
         state_dict: Names to tensors.
@@ -96,12 +97,11 @@ def compare(
     for name, tensor in state_dict.items():
         if name not in expected:
             report.left_over.append(name)
-        elif expected[name].shape != tensor.shape:
-            here = tuple(expected[name].shape)
+            continue
+        here, there = tuple(expected[name].shape), tuple(tensor.shape)
+        if here != there and {here, there} != {(1,), ()}:
             reason = _FORKED_DINO if name == _REF_POINT_HEAD else ''
-            report.mismatched.append(
-                f'{name}: {tuple(tensor.shape)} in the file, {here} here{reason}'
-            )
+            report.mismatched.append(f'{name}: {there} in the file, {here} here{reason}')
         else:
             report.loaded.append(name)
     return report

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
@@ -13,7 +12,7 @@ from piip_mm.checks import check_divisible
 
 from ..init import init_new_layers
 from ..layers import as_tokens
-from ..merging import NUM_GROUPS, weighted_sum
+from ..merging import NUM_GROUPS, BranchScales, weighted_sum
 from .base import BranchHead
 
 
@@ -23,7 +22,7 @@ class PIIPMergedHead(BranchHead):
 
     The last branch's map is normalised; the others are normalised, projected to its width
     and normalised again; all are resized bilinearly to the grid of the first branch, and
-    the sum has one learned scalar per branch, initially 1. The backbone needs
+    the sum has one learned number per branch, initially 1. The backbone needs
     ``out_type='maps'``.
 
     Args:
@@ -52,7 +51,7 @@ class PIIPMergedHead(BranchHead):
         *others, out_dims = self.in_channels
         self.branches = nn.ModuleList(_Projection(dims, out_dims) for dims in others)
         self.branches.append(nn.GroupNorm(NUM_GROUPS, out_dims))
-        self.scales = nn.ParameterList(torch.ones(()) for _ in self.in_channels)
+        self.scales = BranchScales(range(len(self.in_channels)))
         self.norm = nn.LayerNorm(out_dims, eps=1e-6)
         self.classifier = nn.Linear(out_dims, num_classes)
         init_new_layers(self)
@@ -69,7 +68,7 @@ class PIIPMergedHead(BranchHead):
         self.check_feats(feats, maps=True)
         maps = [layers(feat) for layers, feat in zip(self.branches, feats, strict=True)]
         height, width = feats[0].shape[2:]
-        merged = weighted_sum(maps, list(self.scales), (height, width))
+        merged = weighted_sum(maps, list(self.scales.values()), (height, width))
         return self.norm(as_tokens(merged)).mean(1)
 
     def forward(self, feats: Sequence[Tensor]) -> Tensor:
