@@ -234,7 +234,14 @@ def test_published_files_hold_nothing_to_resume_from(case, tmp_path):
     torch.save({'module': published(case, model)}, tmp_path / 'released.pth')
     runner = runner_of(model, tmp_path)
     runner._resume, runner._load_from = True, str(tmp_path / 'released.pth')
-    with pytest.raises(ValueError, match='no state to resume from; .* load_from=FILE'):
+    message = r'released.pth: .* no state to resume from; .* load_from=FILE'
+    with pytest.raises(ValueError, match=message):
+        runner.load_or_resume()
+    # The latest checkpoint.
+    runner._load_from = None
+    (tmp_path / 'work/last_checkpoint').write_text(str(tmp_path / 'released.pth'))
+    runner._has_loaded = False
+    with pytest.raises(ValueError, match=message):
         runner.load_or_resume()
 
 

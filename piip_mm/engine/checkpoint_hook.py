@@ -8,6 +8,7 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from mmengine.runner import find_latest_checkpoint
 
 from piip_mm.checks import check_bool, check_sequence
 from piip_mm.published.checkpoints import convert_published, is_published
@@ -64,8 +65,11 @@ class PublishedCheckpointHook(Hook):
                 left over or of another shape, or the classes that differ. Also if a run
                 is to resume from a published checkpoint, or from one of other classes.
         """
+        origin = getattr(runner, '_load_from', None)
+        if origin is None and runner._resume:
+            origin = find_latest_checkpoint(runner.work_dir)
         try:
-            with errors_in(getattr(runner, '_load_from', None) or 'checkpoint'):
+            with errors_in(origin or 'checkpoint'):
                 self._translate(runner, checkpoint)
         except ValueError as error:
             raise CheckpointError(str(error)) from error
