@@ -4,8 +4,8 @@
 can import them, and ``import piip_mm`` does, too. It only installs a finder, which waits
 for two modules:
 
-- ``torchvision``, whose operators cannot be loaded beside a CPU build of PyTorch if it
-  was built for CUDA, as PyPI's is. Once their schemas are defined it can be imported, and
+- ``torchvision``: that of PyPI is built for CUDA, and its operators cannot be loaded with
+  a CPU build of PyTorch. Once their schemas are defined it can be imported, and
   transforms and models work, which is all that timm and mmpretrain need.
 - ``mmcv._ext``, mmcv's compiled operators. Without them (mmcv-lite), or if they were
   compiled for another PyTorch, :mod:`piip_mm.ops.mmcv_ext` takes their place.
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
 
+# The package that takes the place of mmcv's compiled operators.
+_REPLACEMENT = os.path.join(os.path.dirname(__file__), 'ops', 'mmcv_ext')
+
 # Operators whose schemas torchvision looks up while it is being imported.
 _TORCHVISION_OPS = {
     'nms': '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
@@ -40,9 +43,7 @@ class _OperatorsLoader(SourceFileLoader):
     """
 
     def __init__(self, name: str, compiled: ModuleSpec | None) -> None:
-        super().__init__(
-            name, os.path.join(os.path.dirname(__file__), 'ops', 'mmcv_ext.py')
-        )
+        super().__init__(name, os.path.join(_REPLACEMENT, '__init__.py'))
         self.compiled = compiled
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
@@ -86,7 +87,9 @@ class StartupFinder:
         compiled = PathFinder.find_spec(name, path)
         loader = _OperatorsLoader(name, compiled)
         origin = loader.path if compiled is None else compiled.origin
-        return ModuleSpec(name, loader, origin=origin)
+        spec = ModuleSpec(name, loader, origin=origin)
+        spec.submodule_search_locations = [_REPLACEMENT]
+        return spec
 
 
 def _define_torchvision_ops(path: Sequence[str] | None) -> None:

@@ -234,7 +234,7 @@ def test_features_that_do_not_fit(head, feats, message):
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """Norm and classifier of five classes, beside other parts of a network."""
+    """Norm and classifier of five classes, next to other parts of a network."""
     weights = randomised(
         torch.nn.ModuleDict(
             {'norm': torch.nn.LayerNorm(4), 'head': torch.nn.Linear(4, 5)}

@@ -24,7 +24,6 @@ pip() { "$VENV/bin/python" -m pip "$@"; }
 step() { printf '== %3d s  %s\n' "$SECONDS" "$*"; }
 
 # Later runs use the settings that the environment was created with.
-[ -z "${FORCE_CUDA:-}${TORCH_CUDA_ARCH_LIST:-}" ] || export MMCV=${MMCV:-compiled}
 if [ -f "$SETTINGS" ]; then
     for name in TORCH_INDEX_URL MMCV FORCE_CUDA TORCH_CUDA_ARCH_LIST; do
         made_with=$(sed -n "s/^$name=//p" "$SETTINGS")
@@ -34,8 +33,14 @@ if [ -f "$SETTINGS" ]; then
         [ -z "$made_with" ] || export "$name=$made_with"
     done
 fi
+cuda=${FORCE_CUDA:-}${TORCH_CUDA_ARCH_LIST:-}
+MMCV=${MMCV:-${cuda:+compiled}}
 MMCV=${MMCV:-lite}
-[[ $MMCV = lite || $MMCV = compiled ]] || fail "MMCV is '$MMCV', not lite or compiled"
+[[ $MMCV = lite || $MMCV = compiled ]] || fail \
+    "MMCV is '$MMCV'; set it to lite (nothing is compiled) or compiled"
+[[ $MMCV = compiled || -z $cuda ]] || fail \
+    'FORCE_CUDA and TORCH_CUDA_ARCH_LIST say how to compile mmcv, which MMCV=lite does' \
+    'not do; unset them, or set MMCV=compiled'
 
 wanted=$(cat requirements/*.txt setup.py tools/*.sh piip_mm/piip_mm.pth | cksum)
 if [ "$(cat "$STAMP" 2>/dev/null)" = "$wanted" ]; then

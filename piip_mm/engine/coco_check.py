@@ -16,7 +16,14 @@ from piip_mm.config_types import describes
 
 from .coco_images import check_images
 from .coco_report import CocoReport, Findings
-from .data_check import LOADERS, is_first_process, is_local, leaf_datasets, walk
+from .data_check import (
+    EVALUATORS,
+    LOADERS,
+    is_first_process,
+    is_local,
+    leaf_datasets,
+    walk,
+)
 
 _NUM_EXAMPLES = 3
 
@@ -40,7 +47,7 @@ def check_coco(cfg: Config, task: str) -> None:
         return
     mistakes = []
     for loader in LOADERS[task]:
-        evaluator = cfg.get(loader.replace('dataloader', 'evaluator'))
+        evaluator = cfg.get(EVALUATORS.get(loader))
         metrics = [part for _, part in walk(evaluator) if part.get('ann_file')]
         for dataset in _coco_datasets(cfg.get(loader)):
             try:

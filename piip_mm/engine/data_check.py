@@ -19,7 +19,8 @@ LOADERS = {
     'train': ('train_dataloader', 'val_dataloader'),
     'test': ('test_dataloader',),
 }
-_EVALUATORS = {'train': 'val_evaluator', 'test': 'test_evaluator'}
+#: The evaluators of those that are evaluated.
+EVALUATORS = {'val_dataloader': 'val_evaluator', 'test_dataloader': 'test_evaluator'}
 
 
 def check_data(cfg: Config, task: str) -> None:
@@ -119,7 +120,8 @@ def pretrained_paths(model: Any) -> Iterator[str]:
 
 
 def _expected_paths(cfg: Config, task: str) -> Iterator[tuple[str, str]]:
-    for name in (*LOADERS[task], _EVALUATORS[task]):
+    loaders = LOADERS[task]
+    for name in (*loaders, *(EVALUATORS[key] for key in loaders if key in EVALUATORS)):
         for _, part in walk(cfg.get(name)):
             for path, what in _paths_of(part, cfg.get('default_scope')):
                 yield path, f'{what} of {name}'

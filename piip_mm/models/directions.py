@@ -71,7 +71,6 @@ def plan_interactions(
     num_branches: int,
     num_stages: int,
     outputs: Collection[int],
-    taps: Collection[int] = (),
     prefix_outputs: Collection[int] = (),
 ) -> list[Pattern]:
     """Plan the edges of every stage, leaving out those whose result nothing reads.
@@ -81,8 +80,8 @@ def plan_interactions(
             patterns, each a list of steps, each a list of (source, target).
         num_branches: Number of branches.
         num_stages: Number of interaction stages.
-        outputs: Branches whose tokens are read after the last stage.
-        taps: Earlier stages after which these branches are read as well.
+        outputs: Branches whose tokens are read after the last stage, and possibly after
+            earlier ones.
         prefix_outputs: Branches whose prefix tokens are read after the last stage; only
             the branch's own blocks read and change these.
 
@@ -119,8 +118,6 @@ def plan_interactions(
     read = set(outputs)
     for stage in reversed(range(num_stages)):
         kept: list[Step] = []
-        if stage in taps:
-            read |= set(outputs)
         for step in reversed(patterns[stage % len(patterns)]):
             live = tuple(edge for edge in step if edge[1] in read)
             read |= {source for source, _ in live}

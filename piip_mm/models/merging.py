@@ -35,7 +35,8 @@ def _to_vectors(
     scales: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any
 ) -> None:
     for name in scales.state_dict(prefix=prefix).keys() & state_dict.keys():
-        state_dict[name] = state_dict[name].reshape(1)
+        if state_dict[name].ndim == 0:
+            state_dict[name] = state_dict[name].reshape(1)
 
 
 def _to_scalars(

@@ -107,7 +107,6 @@ class PIIP(Backbone):
             len(branches),
             num_interactions,
             outputs=[] if out_type == 'cls_tokens' else merged,
-            taps=self.merge_stages,
             prefix_outputs=merged if out_type == 'cls_tokens' else (),
         )
         dims = [branch.dims for branch in self.branches]

@@ -5,5 +5,5 @@ import mmcv._ext as extension
 
 from . import mmcv_ext
 
-for _name in mmcv_ext.OPERATORS:
+for _name in mmcv_ext.__all__:
     setattr(extension, _name, getattr(mmcv_ext, _name))

