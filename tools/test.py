@@ -20,6 +20,7 @@ from piip_mm.engine.launch import (
     user_errors,
 )
 from piip_mm.engine.options import accept_published_checkpoints, checkpoint_names
+from piip_mm.engine.threads import share_cores
 from piip_mm.engine.tta import enable_tta
 
 
@@ -127,6 +128,7 @@ def main() -> None:
     with process_group(cfg):
         runner = RUNNERS.build(cfg)
         quiet_logger(runner.logger)
+        share_cores()
         with user_errors():
             check_classes(runner, 'test')
             if args.out is not None:

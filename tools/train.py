@@ -25,6 +25,7 @@ from piip_mm.engine.options import (
     fetch_pretrained,
     skip_pretrained,
 )
+from piip_mm.engine.threads import share_cores
 
 
 def parse_args() -> argparse.Namespace:
@@ -110,6 +111,7 @@ def main() -> None:
     with process_group(cfg):
         runner = RUNNERS.build(cfg)
         quiet_logger(runner.logger)
+        share_cores()
         with user_errors():
             check_classes(runner, 'train')
         with user_errors(CHECKPOINT_ERRORS):

@@ -43,7 +43,7 @@ class Combination:
 
     Attributes:
         python: Version of the interpreter.
-        torch: Requirement of PyTorch.
+        torch: Requirement of PyTorch; without a version, the newest one that installs.
         stack: 'upstream' or 'OneDL', the packages of OpenMMLab or of their fork.
     """
 
@@ -57,14 +57,17 @@ class Combination:
         return re.sub(r'[^\w.]+', '-', f'py{self.python}-{self.torch}-{self.stack}')
 
 
-#: The oldest and the newest PyTorch with each Python that has both.
+#: The ends of the range of PyTorch.
+OLDEST, NEWEST = 'torch==2.6.0', 'torch'
+
+#: Both with each Python, and once the fork.
 COMBINATIONS = [
     *(
         Combination(python, torch)
         for python in ('3.10', '3.11', '3.12', '3.13')
-        for torch in ('torch==2.6.0', 'torch==2.13.0')
+        for torch in (NEWEST, OLDEST)
     ),
-    Combination('3.11', 'torch==2.13.0', 'OneDL'),
+    Combination('3.11', NEWEST, 'OneDL'),
 ]
 
 
@@ -126,13 +129,22 @@ def _in_environment(
             *(['--index-url', index] if index else []),
         ],
         'installing the packages': [*pip, *packages],
-        'installing pytest': [*pip, 'pytest', 'wheel'],
-        'the tests': [own, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', *tests],
+        'installing pytest': [*pip, 'pytest', 'pytest-xdist', 'wheel'],
+        'the tests': [
+            own, '-m', 'pytest', '-q', '-p', 'no:cacheprovider',
+            '--numprocesses', 'auto', '--maxprocesses', '4', '--dist', 'loadfile', *tests,
+        ],
     }  # fmt: skip
     with log.open('w') as stream:
         for name, command in steps.items():
             print(f'   {name}', flush=True)
-            done = subprocess.run(command, cwd=ROOT, stdout=stream, stderr=stream)
+            done = subprocess.run(
+                command,
+                cwd=ROOT,
+                env=os.environ | {'OMP_NUM_THREADS': '1'},
+                stdout=stream,
+                stderr=stream,
+            )
             if done.returncode and name != 'the tests':
                 return f'{name} failed'
     last = log.read_text().rstrip().splitlines()[-1]

@@ -1,0 +1,80 @@
+"""PyTorch's threads on a machine that others use, too.
+
+The threads of an operator share its work evenly and wait for each other. Where another
+process takes a part of one core, the others wait, too, and by default they spin while
+they do: with two threads on two cores beside a single busy process, a training step takes
+twice as long as with one. So a tool that starts on a busy machine uses only the cores
+that are free.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+import torch
+from mmengine.logging import print_log
+
+#: Environment variables by which a user chooses instead.
+CHOICES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')
+
+
+@dataclass(frozen=True)
+class CoreUse:
+    """How much the cores have been used until a moment.
+
+    Attributes:
+        moment: Seconds on a monotonic clock.
+        by_others: Seconds of all cores that other processes have used; None if the system
+            does not tell.
+    """
+
+    moment: float
+    by_others: float | None
+
+
+def core_use() -> CoreUse:
+    """Use of the cores that this process may run on, from Linux's /proc/stat."""
+    moment = time.monotonic()
+    try:
+        names = {f'cpu{core}' for core in os.sched_getaffinity(0)}
+        with open('/proc/stat') as stream:
+            rows = [line.split() for line in stream]
+    except (AttributeError, OSError):
+        return CoreUse(moment, None)
+    # User, nice, system, idle, iowait, irq, softirq, steal.
+    ticks = [list(map(int, row[1:9])) for row in rows if row[0] in names]
+    used = sum(sum(row) - row[3] - row[4] for row in ticks) / os.sysconf('SC_CLK_TCK')
+    own = os.times()
+    return CoreUse(moment, used - own.user - own.system)
+
+
+# From here to the run of a tool, its own work takes some seconds of a single core.
+_AT_START = core_use()
+
+
+def share_cores(start: CoreUse = _AT_START) -> None:
+    """Let PyTorch use as many threads as there are free cores, unless the environment
+    says what it should do.
+
+    Args:
+        start: Use some seconds ago, by default when this module was imported; how many
+            cores are busy is the mean since then.
+    """
+    now = core_use()
+    if start.by_others is None or now.by_others is None:
+        return
+    if any(name in os.environ for name in CHOICES):
+        return
+    rate = (now.by_others - start.by_others) / (now.moment - start.moment)
+    cores, threads = len(os.sched_getaffinity(0)), torch.get_num_threads()
+    busy = round(rate)
+    free = max(cores - busy, 1)
+    if free < threads:
+        torch.set_num_threads(free)
+        print_log(
+            f'Other processes keep {busy} of {cores} cores busy: PyTorch runs with '
+            f'{free} instead of {threads} threads; set OMP_NUM_THREADS to choose',
+            logger='current',
+        )
