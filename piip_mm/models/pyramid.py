@@ -70,17 +70,18 @@ class Pyramid(nn.Module):
                 )
             levels.append(_LEVELS[ratio](width, norm))
         self.levels = nn.ModuleList(levels)
-
-    @property
-    def min_grid(self) -> int:
-        """Smallest side of a map that gives every level at least one pixel."""
-        return int(max(Fraction(1), *self.ratios))
+        #: Smallest side of a map that gives every level at least one pixel.
+        self.min_grid = int(max(Fraction(1), *self.ratios))
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """One (B, C, H, W) map per level to one (B, C, H', W') per level, see
-        :func:`as_output` for their type."""
+        :func:`as_output` for their type.
+
+        Maps of tokens are channels-last in memory, and the levels stay so: convolutions
+        are faster on them.
+        """
         return tuple(
-            as_output(level(x_BCHW)).contiguous()
+            as_output(level(x_BCHW))
             for level, x_BCHW in zip(self.levels, maps, strict=True)
         )
 

@@ -109,15 +109,23 @@ class DeformableCrossAttention(nn.Module):
         """
         per_point = (self.num_heads, self.num_points)
         with no_autocast(query_BQC.device):
-            offsets = _linear_fp32(self.sampling_offsets, query_BQC)
+            offsets, logits = self._offsets_and_logits(query_BQC)
             offsets = offsets.unflatten(-1, (*per_point, 2))
-            logits = _linear_fp32(self.attention_weights, query_BQC)
             weights = logits.unflatten(-1, per_point).softmax(-1)
             centres = _centres(query_grid, offsets)[:, None, None]
             locations = centres + offsets / filled(feat_grid[::-1], offsets)
         value = self.value_proj(feat_BNF).unflatten(-1, (self.num_heads, -1))
         out = deformable_attention(value, feat_grid, locations, weights, self.backend)
         return self.output_proj(out)
+
+    def _offsets_and_logits(self, query_BQC: Tensor) -> tuple[Tensor, Tensor]:
+        """Both layers in one product, in float32, or float64 for a float64 model."""
+        layers = (self.sampling_offsets, self.attention_weights)
+        weight = torch.cat([layer.weight for layer in layers])
+        bias = torch.cat([layer.bias for layer in layers])
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        out = F.linear(query_BQC.to(dtype), weight.to(dtype), bias.to(dtype))
+        return out.split([layer.out_features for layer in layers], -1)
 
 
 class CrossAttention(nn.Module):
@@ -166,12 +174,6 @@ CROSS_ATTENTIONS: dict[str, Any] = {
     'deform': DeformableCrossAttention,
     'regular': CrossAttention,
 }
-
-
-def _linear_fp32(layer: nn.Linear, x: Tensor) -> Tensor:
-    """``layer(x)`` in float32, or float64 for a float64 model."""
-    dtype = torch.promote_types(layer.weight.dtype, torch.float32)
-    return F.linear(x.to(dtype), layer.weight.to(dtype), layer.bias.to(dtype))
 
 
 def _centres(grid: tuple[int, int], like: Tensor) -> Tensor:

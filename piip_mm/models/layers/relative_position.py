@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .self_attention import SelfAttention
+from .self_attention import SelfAttention, join_windows, split_windows
 
 
 class RelativePositionAttention(SelfAttention):
@@ -54,7 +54,18 @@ class RelativePositionAttention(SelfAttention):
         parts = table.flip(0, 1).unfold(0, window, 1).unfold(1, window, 1).flip(0, 1)
         return parts.permute(2, 0, 1, 3, 4).flatten(3).flatten(1, 2)
 
-    def _attend(self, qkv: Tensor) -> Tensor:
+    def _attend_in_windows(self, x_BHWC: Tensor, window: int) -> Tensor:
+        """See :class:`SelfAttention`; tokens of the padding differ in their positions."""
+        height, width = x_BHWC.shape[1:3]
+        padding = (0, 0, 0, -width % window, 0, -height % window)
+        # Padded after the projection, which is zero for zeros: the bias comes later.
+        qkv = F.pad(self.qkv(x_BHWC), padding) if any(padding) else self.qkv(x_BHWC)
+        out = self._attend_by_position(split_windows(qkv, (window, window)))
+        out_BHWC = join_windows(out, (window, window), qkv.shape[1:3])
+        return out_BHWC[:, :height, :width]
+
+    def _attend_by_position(self, qkv: Tensor) -> Tensor:
+        """(b, n, 3C) to (b, n, C), each of the b sequences on its own."""
         if self.q_bias is not None and self.v_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
             # Added here and not in the projection, so that padding gets it as well.

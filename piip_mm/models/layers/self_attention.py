@@ -5,8 +5,10 @@ Shapes: B batch, H x W token grid, N = H * W, C width, M heads, D = C // M, w wi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -75,43 +77,80 @@ class SelfAttention(nn.Module):
         """
         if self.window_size is None:
             return self.proj(self._attend(self.qkv(x_BNC)))
-        qkv_BHWC = self._pad_to_windows(x_BNC, grid)
-        _, *padded_grid, _ = qkv_BHWC.shape
-        out = self._attend(split_windows(qkv_BHWC, self.window_size))
-        out_BHWC = join_windows(out, self.window_size, padded_grid)
-        return self.proj(out_BHWC[:, : grid[0], : grid[1]].flatten(1, 2))
+        out_BHWC = self._attend_in_windows(x_BNC.unflatten(1, grid), self.window_size)
+        return self.proj(out_BHWC.flatten(1, 2))
 
-    def _attend(self, qkv: Tensor) -> Tensor:
-        """(b, n, 3C) to (b, n, C), each of the b sequences on its own."""
+    def _attend_in_windows(self, x_BHWC: Tensor, window: int) -> Tensor:
+        """(B, H, W, C) to (B, H, W, C), before the output projection.
+
+        Full windows, and those that the right edge, the bottom edge or both cut off, are
+        four groups of windows of one shape each.
+        """
+        parts_y, parts_x = (_parts(side, window) for side in x_BHWC.shape[1:3])
+        rows = []
+        for height, y in parts_y:
+            row = [
+                self._attend_to_padding(x_BHWC[:, y, x], (height, width), window)
+                for width, x in parts_x
+            ]
+            rows.append(row[0] if len(row) == 1 else torch.cat(row, 2))
+        return rows[0] if len(rows) == 1 else torch.cat(rows, 1)
+
+    def _attend_to_padding(
+        self, x_BHWC: Tensor, part: tuple[int, int], window: int
+    ) -> Tensor:
+        """Attend in windows of which only a part lies within the grid.
+
+        All tokens of the padding have the same key and the same value. So one of them
+        stands for all, its score raised by the logarithm of their number.
+        """
+        num_padding = window**2 - part[0] * part[1]
+        grid = x_BHWC.shape[1:3]
+        x = split_windows(x_BHWC, part)
+        if not num_padding:
+            return join_windows(self._attend(self.qkv(x)), part, grid)
+        if self.window_pad == 'zero_input':
+            qkv = self.qkv(F.pad(x, (0, 0, 0, 1)))
+        else:
+            qkv = F.pad(self.qkv(x), (0, 0, 0, 1))
+        mask = F.pad(qkv.new_zeros(x.shape[1]), (0, 1), value=math.log(num_padding))
+        return join_windows(self._attend(qkv, mask), part, grid)
+
+    def _attend(self, qkv: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(b, n, 3C) to (b, n, C), each of the b sequences on its own.
+
+        With a mask, which is added to the scores of the n keys, the last token is only a
+        key, and the result (b, n - 1, C).
+        """
         q, k, v = qkv.chunk(3, -1)
         q, k, v = (
             x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for x in (self.q_norm(q), self.k_norm(k), v)
         )
-        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-
-    def _pad_to_windows(self, x_BNC: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Query, key and value of the padded grid, (B, H', W', 3C)."""
-        assert self.window_size is not None
-        pad_bottom, pad_right = (-side % self.window_size for side in grid)
-        padding = (0, 0, 0, pad_right, 0, pad_bottom)
-        bias = self.qkv.bias
-        if not any(padding) or bias is None or self.window_pad == 'zero_qkv':
-            return F.pad(self.qkv(x_BNC).unflatten(1, grid), padding)
-        # Adding the bias after the padding gives what projecting padded zeros would,
-        # without running the projection on them.
-        qkv = F.pad(F.linear(x_BNC, self.qkv.weight).unflatten(1, grid), padding)
-        return qkv + bias.to(qkv.dtype)
+        if mask is not None:
+            # The fused kernels require four dimensions.
+            q, mask = q[:, :, :-1], mask[None, None, None]
+        out = F.scaled_dot_product_attention(q, k, v, mask)
+        return out.transpose(1, 2).flatten(2)
 
 
-def split_windows(x_BHWC: Tensor, window: int) -> Tensor:
-    """(B, H, W, C) to (B * windows, w * w, C)."""
-    x = x_BHWC.unflatten(2, (-1, window)).unflatten(1, (-1, window))
+def _parts(side: int, window: int) -> list[tuple[int, slice]]:
+    """Full windows along a side and the cut-off one, if there are any: how much of a
+    window lies within the grid, and where."""
+    full = side - side % window
+    parts = [(window, slice(0, full)), (side - full, slice(full, side))]
+    return [(length, where) for length, where in parts if where.start < where.stop]
+
+
+def split_windows(x_BHWC: Tensor, window: Sequence[int]) -> Tensor:
+    """(B, H, W, C) to (B * windows, h * w, C), for windows of (h, w) tokens."""
+    height, width = window
+    x = x_BHWC.unflatten(2, (-1, width)).unflatten(1, (-1, height))
     return x.transpose(2, 3).flatten(3, 4).flatten(0, 2)
 
 
-def join_windows(x: Tensor, window: int, grid: Sequence[int]) -> Tensor:
-    """(B * windows, w * w, C) to (B, H, W, C); inverse of :func:`split_windows`."""
-    rows, columns = (side // window for side in grid)
-    x = x.view(-1, rows, columns, window, window, x.shape[-1])
+def join_windows(x: Tensor, window: Sequence[int], grid: Sequence[int]) -> Tensor:
+    """(B * windows, h * w, C) to (B, H, W, C); inverse of :func:`split_windows`."""
+    rows, columns = (side // length for side, length in zip(grid, window, strict=True))
+    x = x.view(-1, rows, columns, *window, x.shape[-1])
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
