@@ -169,6 +169,23 @@ def trace(model: nn.Module, images: list[Tensor]) -> tuple[Parts, Flops]:
     Returns:
         Counts by part, and the FLOPs by module that they are made of.
     """
+    counter = _count(model, images)
+    flops: Flops = defaultdict(Counter)
+    for path, by_operator in counter.get_flop_counts().items():
+        # The first name is the class of the model; 'Global' has the counts of all of it.
+        name = path.partition('.')[2]
+        flops[name] = Counter({op: twice // 2 for op, twice in by_operator.items()})
+    return _by_part(model, flops), flops
+
+
+def count_flops(model: nn.Module, images: list[Tensor]) -> int:
+    """Multiply-adds of a module that takes the images of the branches, see
+    :func:`trace`."""
+    # PyTorch counts a multiply-add as two.
+    return _count(model, images).get_total_flops() // 2
+
+
+def _count(model: nn.Module, images: list[Tensor]) -> FlopCounterMode:
     with (
         torch.no_grad(),
         # Attention as its two products, which every kernel computes.
@@ -176,12 +193,7 @@ def trace(model: nn.Module, images: list[Tensor]) -> tuple[Parts, Flops]:
         FlopCounterMode(display=False, custom_mapping=_RULES) as counter,
     ):
         model(images)
-    flops: Flops = defaultdict(Counter)
-    for path, by_operator in counter.get_flop_counts().items():
-        # The first name is the class of the model; 'Global' has the counts of all of it.
-        name = path.partition('.')[2]
-        flops[name] = Counter({op: twice // 2 for op, twice in by_operator.items()})
-    return _by_part(model, flops), flops
+    return counter
 
 
 def _by_part(model: nn.Module, flops: Flops) -> Parts:

@@ -1,0 +1,75 @@
+"""The same network without what makes it fast: the yardstick of counts and benchmarks.
+
+It computes what the published code computes, in the same way: padding of the windows is
+projected and attended to like any token, and nothing is fused but the attention itself.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from piip_mm.models.layers import SelfAttention
+from piip_mm.models.layers.self_attention import join_windows, split_windows
+from piip_mm.models.pyramid import Pyramid
+
+
+def plain_reference(model: nn.Module) -> Any:
+    """Copy of a model, with the same parameters, that computes the same in the plain
+    way."""
+    model = copy_with_shared_tensors(model)
+    for module in model.modules():
+        forward = _PLAIN.get(type(module))
+        if forward is not None:
+            module.forward = partial(forward, module)
+    return model
+
+
+def copy_with_shared_tensors(model: nn.Module) -> Any:
+    """Copy of the modules of a model, with the same parameters and buffers."""
+    shared = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(x): x for x in shared})
+
+
+def _self_attention(layer: SelfAttention, x_BNC: Tensor, grid: tuple[int, int]) -> Tensor:
+    window = layer.window_size
+    if window is None:
+        return layer.proj(_attend(layer, layer.qkv(x_BNC)))
+    pad_bottom, pad_right = (-side % window for side in grid)
+    padding = (0, 0, 0, pad_right, 0, pad_bottom)
+    x_BHWC = x_BNC.unflatten(1, grid)
+    if layer.window_pad == 'zero_qkv':
+        qkv = F.pad(layer.qkv(x_BHWC), padding)
+    else:
+        qkv = layer.qkv(F.pad(x_BHWC, padding))
+    out = _attend(layer, split_windows(qkv, (window, window)))
+    out = join_windows(out, (window, window), qkv.shape[1:3])
+    return layer.proj(out[:, : grid[0], : grid[1]].flatten(1, 2))
+
+
+def _attend(layer: SelfAttention, qkv: Tensor) -> Tensor:
+    q, k, v = qkv.chunk(3, -1)
+    q, k, v = (
+        x.unflatten(-1, (layer.num_heads, -1)).transpose(1, 2)
+        for x in (layer.q_norm(q), layer.k_norm(k), v)
+    )
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def _pyramid(pyramid: Pyramid, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(
+        level(x_BCHW).contiguous()
+        for level, x_BCHW in zip(pyramid.levels, maps, strict=True)
+    )
+
+
+# By type: a subclass computes something else.
+_PLAIN: dict[type[nn.Module], Callable] = {
+    SelfAttention: _self_attention,
+    Pyramid: _pyramid,
+}
