@@ -572,7 +572,7 @@ def test_test_time_augmentation_of_a_released_checkpoint(trained, released):
     result = run('test.py', 'released.py', 'tta.pth', '--tta', '--fuse', cwd=trained)
     assert result.returncode == 0, result.stderr
     output = result.stdout + result.stderr
-    assert 'Fused: 1 of 3 levels of the pyramid' in output
+    assert 'Fused: 2 of 4 levels of the pyramid' in output
     masks = [name for name in released if name.startswith('roi_head.mask_head.')]
     assert f'{len(masks)} dropped:' in output
     assert 'coco/bbox_mAP:' in output and 'segm_mAP' not in output
