@@ -8,6 +8,7 @@ import timm_models
 import torch
 import zoo
 from golden import OUTPUT_TOLERANCE
+from mmcv.cnn import ConvModule
 from mmengine.hooks import EMAHook
 from mmengine.model import ExponentialMovingAverage
 from mmengine.registry import MODELS, DefaultScope
@@ -159,7 +160,12 @@ def test_negative_scalars_of_a_merge_stay():
 
 
 def with_extra_inputs(model):
-    model.neck.update(add_extra_convs='on_input', num_outs=5)
+    model.backbone.out_strides = (8, 4)
+    model.neck.update(in_channels=[96] * 2, add_extra_convs='on_input', num_outs=3)
+
+
+def with_other_convolutions(model):
+    model.neck.conv_cfg = dict(type='ConvWS')
 
 
 def with_norms(model):
@@ -177,6 +183,17 @@ def upsampled(model):
     model.neck.in_channels = [96] * 3
 
 
+def upsampled_at_the_end(model):
+    upsampled(model)
+    model.backbone.out_strides = (8, 4)
+    model.neck.update(in_channels=[96] * 2, num_outs=3)
+
+
+def wider_kernels(model):
+    upsampled(model)
+    model.neck.kernel_size = 3
+
+
 def twice(model):
     model.decode_head.update(in_index=[0, 0, 2])
 
@@ -185,12 +202,15 @@ def twice(model):
     ('name', 'edit', 'joined'),
     [
         (MASK_RCNN, lambda model: None, [0]),
-        (MASK_RCNN, with_extra_inputs, [0]),
+        (MASK_RCNN, with_extra_inputs, []),
+        (MASK_RCNN, with_other_convolutions, []),
         (MASK_RCNN, with_norms, [0]),
         (MASK_RCNN, from_second_level, []),
         (CASCADE, lambda model: None, [0]),
         (DINO, lambda model: None, []),
         (DINO, upsampled, [0]),
+        (DINO, upsampled_at_the_end, []),
+        (DINO, wider_kernels, []),
         (UPERNET, lambda model: None, [0]),
         (UPERNET, twice, []),
     ],
@@ -246,6 +266,29 @@ def test_batch_norms_of_the_segmentor_are_folded():
     model = build(UPERNET)
     fuse(model)
     assert not any(isinstance(x, nn.BatchNorm2d) for x in model.modules())
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(order=('norm', 'conv', 'act')),
+        dict(order=('conv', 'act', 'norm')),
+        dict(with_spectral_norm=True),
+        dict(conv_cfg=dict(type='ConvWS')),
+        dict(norm_cfg=dict(type='BN', track_running_stats=False)),
+        dict(efficient_conv_bn_eval=True),
+    ],
+)
+@torch.no_grad()
+def test_only_what_follows_directly_is_folded(options):
+    layer = ConvModule(4, 4, 3, **{'norm_cfg': dict(type='BN'), **options})
+    layer = randomised(layer)
+    image = torch.randn(1, 4, 8, 8)
+    expected = layer(image)
+    fuse(nn.ModuleDict({'backbone': piip(BRANCHES['ViT']), 'neck': layer}))
+    assert deviation([layer(image)], [expected]) < OUTPUT_TOLERANCE
+    is_folded = not isinstance(layer.norm, nn.BatchNorm2d)
+    assert is_folded == ('efficient_conv_bn_eval' in options)
 
 
 def test_fusing_again_changes_nothing():

@@ -104,7 +104,7 @@ def _fold_batch_norm(layer: Any) -> None:
         isinstance(norm, _BatchNorm)
         and norm.running_mean is not None
         and layer.order[:2] == ('conv', 'norm')
-        # Other classes, and spectral norm, compute their weights anew in each call.
+        # Derived ones, and spectral norm, compute their weights anew in each call.
         and type(layer.conv) is nn.Conv2d
         and not layer.with_spectral_norm
     ):

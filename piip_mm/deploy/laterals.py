@@ -37,8 +37,11 @@ def join_laterals(model: nn.Module, pyramid: Pyramid) -> int:
     for index, lateral in find(reader, len(pyramid.levels)).items():
         level = pyramid.levels[index]
         last = level[-1] if isinstance(level, nn.Sequential) else level
-        if isinstance(last, nn.ConvTranspose2d) and _is_pointwise_first(lateral):
-            new = _join(last, lateral.conv)
+        conv = lateral.conv
+        # Derived convolutions compute their weights anew in each call.
+        is_pointwise = type(conv) is nn.Conv2d and conv.kernel_size == (1, 1)
+        if isinstance(last, nn.ConvTranspose2d) and is_pointwise:
+            new = _join(last, conv)
             if isinstance(level, nn.Sequential):
                 level[-1] = new
             else:
@@ -77,19 +80,6 @@ _READERS: dict[str, Callable[[Any, int], dict[int, Any]]] = {
     'mmdet.models.necks.channel_mapper.ChannelMapper': _read_by_channel_mapper,
     'mmseg.models.decode_heads.uper_head.UPerHead': _read_by_uper_head,
 }
-
-
-def _is_pointwise_first(lateral: Any) -> bool:
-    """Whether a ``ConvModule`` begins with an ordinary 1x1 convolution."""
-    conv = lateral.conv
-    return (
-        lateral.order[0] == 'conv'
-        # Other classes, and spectral norm, compute their weights anew in each call.
-        and type(conv) is nn.Conv2d
-        and not lateral.with_spectral_norm
-        and (conv.kernel_size, conv.stride, conv.groups) == ((1, 1), (1, 1), 1)
-        and lateral.padding in (0, (0, 0))
-    )
 
 
 def _join(up: nn.ConvTranspose2d, conv: nn.Conv2d) -> nn.ConvTranspose2d:
