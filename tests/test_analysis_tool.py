@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 TOOL = ROOT / 'tools/analysis_tools/get_flops.py'
 SBL = ROOT / 'configs/det/piip_sbl_maskrcnn_1x.py'
 TINY = ROOT / 'configs/det/piip_tiny_maskrcnn_shapes.py'
+UPERNET = ROOT / 'configs/seg/piip_tiny_upernet_shapes.py'
 
 
 @pytest.fixture
@@ -44,9 +45,13 @@ def get_flops(monkeypatch, capsys):
     DefaultScope._instance_dict.clear()
 
 
-def row(lines, name):
-    (found,) = [line.split() for line in lines if line.strip().startswith(f'{name} ')]
-    return found[len(name.split()) :]
+def row(lines, name, table='backbone'):
+    """Cells of the first row of a name in a table, or in those that follow."""
+    words = [line.split() for line in lines]
+    start = next(i for i, line in enumerate(words) if line[:1] == [table])
+    size = len(name.split())
+    found = next(line for line in words[start:] if line[:size] == name.split())
+    return found[size:]
 
 
 def test_published_numbers_are_printed(get_flops):
@@ -76,6 +81,25 @@ def test_shape(arguments, shape, get_flops):
         f'{counted.params:,}',
         f'{counted.flops / 1e9:,.3f}',
     ]
+
+
+@pytest.mark.parametrize(
+    ('config', 'reader', 'out_dims'),
+    [(TINY, 'neck', 64), (UPERNET, 'decode_head', 48)],
+)
+def test_fused(config, reader, out_dims, get_flops):
+    lines = get_flops(config, '--shape', '640')
+    run, fused = (
+        float(row(lines, 'total', 'fused')[index].replace(',', '')) for index in (1, 3)
+    )
+    # One level is upsampled, by 2: the product at full width and its bias are saved.
+    num_values, dims = 4 * 80 * 80, 96
+    saved = num_values * (dims**2 + dims - out_dims)
+    assert run - fused == pytest.approx(saved / 1e9, abs=1.1e-3)
+    for part in ('pyramid', reader):
+        before, after = (float(row(lines, part, 'fused')[index]) for index in (1, 3))
+        assert after < before
+    assert 'fused: as run, after piip_mm.deploy.fuse' in ' '.join(lines)
 
 
 def test_cfg_options(get_flops):

@@ -124,7 +124,7 @@ def test_mmdetection_s_arguments(monkeypatch):
     args = parse(
         'test.py',
         *(TINY, 'a.pth', '--out', 'o.pkl', '--show', '--show-dir', 's'),
-        *('--wait-time', '0.5', '--tta', *common),
+        *('--wait-time', '0.5', '--tta', '--fuse', *common),
         monkeypatch=monkeypatch,
     )
     assert vars(args) == dict(
@@ -136,6 +136,7 @@ def test_mmdetection_s_arguments(monkeypatch):
         show_dir='s',
         wait_time=0.5,
         tta=True,
+        fuse=True,
         launcher='pytorch',
         local_rank=1,
         cfg_options={},
@@ -568,9 +569,10 @@ def test_a_released_checkpoint_as_downloaded(trained, released, container):
 
 def test_test_time_augmentation_of_a_released_checkpoint(trained, released):
     torch.save({'state_dict': released}, trained / 'tta.pth')
-    result = run('test.py', 'released.py', 'tta.pth', '--tta', cwd=trained)
+    result = run('test.py', 'released.py', 'tta.pth', '--tta', '--fuse', cwd=trained)
     assert result.returncode == 0, result.stderr
     output = result.stdout + result.stderr
+    assert 'Fused: 2 of 4 levels of the pyramid' in output
     masks = [name for name in released if name.startswith('roi_head.mask_head.')]
     assert f'{len(masks)} dropped:' in output
     assert 'coco/bbox_mAP:' in output and 'segm_mAP' not in output
@@ -777,11 +779,13 @@ def test_averaged_weights_are_tested(trained_task):
     result = run('train.py', 'ema.py', '--work-dir', 'ema', cwd=cwd)
     assert result.returncode == 0, result.stderr
     checkpoint = (cwd / 'ema/last_checkpoint').read_text()
-    result = run('test.py', 'ema.py', checkpoint, '--work-dir', 'ema_tested', cwd=cwd)
-    assert result.returncode == 0, result.stderr
-    tested = json.loads(next(cwd.glob('ema_tested/*/*.json')).read_text())
     (validated,) = [entry for entry in log_of(cwd / 'ema') if METRIC[task] in entry]
-    assert tested[METRIC[task]] == validated[METRIC[task]]
+    for out, *option in (['ema_tested'], ['ema_fused', '--fuse']):
+        arguments = ('ema.py', checkpoint, '--work-dir', out, *option)
+        result = run('test.py', *arguments, cwd=cwd)
+        assert result.returncode == 0, result.stderr
+        tested = json.loads(next(cwd.glob(f'{out}/*/*.json')).read_text())
+        assert tested[METRIC[task]] == validated[METRIC[task]]
 
 
 def test_missing_images_of_classes_stop_early(tmp_path):

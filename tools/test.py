@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from piip_mm.compat import quiet_logger
 from piip_mm.config_types import resolve_type
 from piip_mm.engine import check_classes, check_coco, check_data
+from piip_mm.engine.fuse_hook import fuse_before_test
 from piip_mm.engine.launch import (
     CHECKPOINT_ERRORS,
     add_common_arguments,
@@ -48,6 +49,12 @@ def parse_args() -> argparse.Namespace:
         '--wait-time', type=float, default=2, help='seconds that a window stays open'
     )
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    parser.add_argument(
+        '--fuse',
+        action='store_true',
+        help='fuse layers of the loaded model, which makes it faster and changes its '
+        'results by rounding only',
+    )
     args = parser.parse_args()
     if args.out is not None and Path(args.out).suffix not in ('', '.pkl', '.pickle'):
         parser.error(
@@ -131,6 +138,8 @@ def main() -> None:
         share_cores()
         with user_errors():
             check_classes(runner, 'test')
+            if args.fuse:
+                fuse_before_test(runner)
             if args.out is not None:
                 write_predictions(runner, args.out)
         with user_errors(CHECKPOINT_ERRORS):

@@ -17,6 +17,7 @@ from piip_mm.weights.source import errors_in
 from piip_mm.weights.state_dict import unwrap_state_dict
 
 from .class_check import classes_in_checkpoint, compare_classes
+from .host_models import unwrapped
 
 #: Prefixes of the parameters of our backbones in a checkpoint.
 _BACKBONE = ('backbone.branches.', 'backbone.branch.')
@@ -75,10 +76,7 @@ class PublishedCheckpointHook(Hook):
             raise CheckpointError(str(error)) from error
 
     def _translate(self, runner: Any, checkpoint: dict) -> None:
-        model = runner.model
-        # Distributed wrappers, and mmdet's one for test-time augmentation.
-        while not hasattr(model, 'backbone') and hasattr(model, 'module'):
-            model = model.module
+        model = unwrapped(runner.model)
         state_dict = unwrap_state_dict(checkpoint)
         dropped = [name for name in state_dict if name.startswith(self.ignore)]
         for name in dropped:

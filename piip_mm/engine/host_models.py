@@ -17,6 +17,13 @@ from piip_mm.published.checkpoints import is_published, rename_heads
 from piip_mm.weights.state_dict import translate_in_place
 
 
+def unwrapped(model: Any) -> Any:
+    """The model in wrappers: distributed ones, and those of test-time augmentation."""
+    while not hasattr(model, 'backbone') and hasattr(model, 'module'):
+        model = model.module
+    return model
+
+
 def _equip(model: nn.Module, name: str, child: nn.Module | None) -> None:
     """Module registration hook: prepare a model that gets a backbone of ours."""
     if name != 'backbone' or not isinstance(child, Backbone):

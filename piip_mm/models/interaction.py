@@ -143,11 +143,11 @@ class Injector(nn.Module):
         """
         feat = self.feat_norm(self.proj(feat_BNF))
         attended = self.attn(self.query_norm(query_BQC), feat, query_grid, feat_grid)
-        query_BQC = query_BQC + self.gamma_attn * attended
+        query_BQC = query_BQC + _scaled(attended, self.gamma_attn)
         if self.ffn is None:
             return query_BQC
         out = self.ffn(self.ffn_norm(query_BQC), query_grid)
-        return query_BQC + self.gamma_ffn * self.drop_path(out)
+        return query_BQC + _scaled(self.drop_path(out), self.gamma_ffn)
 
 
 def check_injector_options(options: Mapping[str, Any]) -> None:
@@ -217,6 +217,11 @@ class InteractionStage(nn.Module):
 
 def _edge_name(source: int, target: int) -> str:
     return f'{source}_to_{target}'
+
+
+def _scaled(x: Tensor, gamma: Tensor | None) -> Tensor:
+    """``gamma * x``; a scale that :func:`piip_mm.deploy.fuse` has folded is None."""
+    return x if gamma is None else gamma * x
 
 
 def _norm(norm: str | None, dims: int) -> nn.Module:

@@ -110,17 +110,18 @@ class BranchMerge(nn.Module):
             layers(as_map(tokens[index], grids[index]))
             for index, layers in zip(indexes, self.branches.values(), strict=True)
         ]
-        return weighted_sum(maps, list(self.scales.values()), out_grid)
+        scales = [self.scales.get(name) for name in self.branches]
+        return weighted_sum(maps, scales, out_grid)
 
 
 def weighted_sum(
-    maps: Sequence[Tensor], scales: Sequence[Tensor], grid: tuple[int, int]
+    maps: Sequence[Tensor], scales: Sequence[Tensor | None], grid: tuple[int, int]
 ) -> Tensor:
     """Weighted sum of maps, resized bilinearly to one grid.
 
     Args:
         maps: Per branch (B, C, H_b, W_b).
-        scales: One number per branch.
+        scales: One number per branch; None for 1.
         grid: (H, W) of the sum.
 
     Returns:
@@ -134,7 +135,7 @@ def weighted_sum(
             resized = F.interpolate(
                 x_BCHW.float(), grid, mode='bilinear', align_corners=False
             ).to(x_BCHW.dtype)
-        scaled.append(resized * scale)
+        scaled.append(resized if scale is None else resized * scale)
     return reduce(torch.add, scaled)
 
 

@@ -12,11 +12,13 @@ from mmengine.registry import init_default_scope
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from piip_mm import analysis
 from piip_mm.analysis import RUN, Count, Parts, total
 from piip_mm.analysis.heads import Heads
 from piip_mm.analysis.published import COLUMNS
+from piip_mm.deploy import fuse
 from piip_mm.engine.launch import read_config, user_errors
 
 #: What one FLOP is.
@@ -30,6 +32,14 @@ FLOP_NOTE = (
 HEADS_NOTE = (
     "Neck and heads: matrix products and convolutions, by PyTorch's FLOP counter; "
     'neither biases, norms and activations nor RoIAlign.'
+)
+#: What the table of a fused model contains.
+FUSED = 'fused'
+FUSED_NOTE = (
+    f'{FUSED}: as run, after piip_mm.deploy.fuse (test.py --fuse). The pyramid then '
+    'upsamples directly to the width of the neck or decode head, whose 1x1 convolutions '
+    'on these levels it includes. Only parts that change are listed; the total is of '
+    'all that is counted above.'
 )
 
 
@@ -79,24 +89,40 @@ def main() -> None:
         shape = analysis.configured_shape(model.backbone)
         if args.shape is not None:
             shape = args.shape[0], args.shape[-1]
-        heads = None
-        if hasattr(model, 'head'):
-            columns = analysis.count_classifier(model, shape)
-        else:
-            columns = analysis.count_backbone(model.backbone, shape)
-            heads = analysis.count_heads(model, shape)
+        columns, heads = count(model, shape)
+        num_params = sum(p.numel() for p in model.parameters())
+        fused_columns, fused_heads = count(fuse(model.to('meta')), shape)
 
     # Wide enough for the tables where the output goes into a file or a pipe.
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     console.print(f'{args.config}, input {shape[0]} x {shape[1]} (H x W)')
     console.print(backbone_table(columns))
     notes = [FLOP_NOTE, *column_notes()]
-    if heads is not None:
+    if heads:
         console.print(heads_table(heads))
         notes.append(HEADS_NOTE)
-    num_params = sum(p.numel() for p in model.parameters())
+    console.print(
+        fused_table(
+            all_parts(columns[RUN], heads), all_parts(fused_columns[RUN], fused_heads)
+        )
+    )
+    notes.append(FUSED_NOTE)
     for line in (memory_note(num_params), *notes):
         console.print(line)
+
+
+def count(model: nn.Module, shape: tuple[int, int]) -> tuple[dict[str, Parts], Heads]:
+    """Columns of the backbone, or of a whole classifier, and the neck and heads of a
+    detector or segmentor."""
+    if hasattr(model, 'head'):
+        return analysis.count_classifier(model, shape), {}
+    columns = analysis.count_backbone(model.get_submodule('backbone'), shape)
+    return columns, analysis.count_heads(model, shape)
+
+
+def all_parts(backbone: Parts, heads: Heads) -> Parts:
+    """Parts of a whole model, as run."""
+    return backbone | {name: part for name, (part, _) in heads.items()}
 
 
 def backbone_table(columns: Mapping[str, Parts]) -> Table:
@@ -126,6 +152,22 @@ def heads_table(heads: Heads) -> Table:
     table.add_column('remark')
     for name, (count, remark) in heads.items():
         table.add_row(name, *_cells(count), remark)
+    return table
+
+
+def fused_table(run: Parts, fused: Parts) -> Table:
+    """Parts that differ between a model and the fused model, and the sum of all.
+
+    Args:
+        run: Parts of the model, from :func:`all_parts`.
+        fused: Parts of the fused model.
+    """
+    table = _table(FUSED, RUN, FUSED)
+    for name, part in run.items():
+        if part != fused[name]:
+            table.add_row(name, *_cells(part), *_cells(fused[name]))
+    table.add_section()
+    table.add_row('total', *_cells(total(run)), *_cells(total(fused)))
     return table
 
 
