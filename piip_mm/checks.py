@@ -25,7 +25,10 @@ class OptionErrors(ABCMeta):
         try:
             return super().__call__(*args, **kwargs)
         except TypeError as error:
-            match = re.search(r"(\w+)\.__init__\(\) (.+'(\w+)')$", str(error))
+            # From Python 3.13 on it may end in a suggestion.
+            match = re.search(
+                r"(\w+)\.__init__\(\) (.+?'(\w+)')(?:\. Did you mean .+)?$", str(error)
+            )
             if not match or match[1] not in (base.__name__ for base in cls.__mro__):
                 raise
             options = _option_names(cls)

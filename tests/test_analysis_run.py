@@ -86,20 +86,30 @@ CONFIGS = {
 # --- By hand --------------------------------------------------------------------------
 
 
-def area(grid, window=1):
-    """Tokens of a grid, filled up to whole windows."""
-    height, width = (side + -side % window for side in grid)
-    return height * width
+def area(grid):
+    return grid[0] * grid[1]
 
 
-def vit(grid, dims, depth, window=4, mlp_ratio=4):
-    """Patch embedding with bias; two norms, qkv, projection and MLP of each block.
-    Attention in windows is that of the padded grid, all keys of a window per query."""
-    n, padded = area(grid), area(grid, window or 1)
+def windows(grid, window):
+    """Tokens of each window of a grid: those at the edges may be smaller."""
+    sides = [
+        [min(window, side - start) for start in range(0, side, window)] for side in grid
+    ]
+    return [height * width for height in sides[0] for width in sides[1]]
+
+
+def vit(grid, dims, depth, window=4, mlp_ratio=4, pad_qkv=True):
+    """Patch embedding with bias; two norms, qkv, projection and MLP of each block. In a
+    window that is not full, one more token is projected (``pad_qkv``), and a key."""
+    n = area(grid)
     block = 2 * 2 * n * dims + (3 + 1 + 2 * mlp_ratio) * n * dims**2
-    keys = window**2 if window else n
+    queries = windows(grid, window) if window else [n]
+    padded = [bool(window) and tokens < window**2 for tokens in queries]
+    if pad_qkv:
+        block += sum(padded) * 3 * dims**2
+    scores = sum(n * (n + pad) for n, pad in zip(queries, padded, strict=True))
     body = n * (3 * 16 * 16 + 1) * dims + depth * block
-    return body, depth * 2 * padded * keys * dims
+    return body, depth * 2 * scores * dims
 
 
 def injector(target, source, *, attn, proj, norm, num_points, value_ratio, ffn_ratio):
@@ -163,13 +173,17 @@ def network(**changed):
 
 
 GLOBAL = vit(GRIDS[0], 32, 4, window=None)
+WINDOWED = vit(GRIDS[0], 32, 4)
 BY_HAND = {
     'default': network(),
-    'global_attention': network(**{'self-attention 0': GLOBAL[1]}),
+    'global_attention': network(**{'branch 0': GLOBAL[0], 'self-attention 0': GLOBAL[1]}),
     'mixed_attention': network(
-        **{'self-attention 0': (vit(GRIDS[0], 32, 4)[1] + GLOBAL[1]) // 2}
+        **{
+            'branch 0': (WINDOWED[0] + GLOBAL[0]) // 2,
+            'self-attention 0': (WINDOWED[1] + GLOBAL[1]) // 2,
+        }
     ),
-    'zero_qkv': network(),
+    'zero_qkv': network(**{'branch 0': vit(GRIDS[0], 32, 4, pad_qkv=False)[0]}),
     'frozen': network(),
     'arch': network(**{'branch 0': vit(GRIDS[0], 32, 4, mlp_ratio=2)[0]}),
     'regular': network(**interactions(attn='regular')),
@@ -301,7 +315,7 @@ def test_published_columns_have_the_size_of_each_branch():
     branches = [branch(img_size=144), branch(64, img_size=48)]
     columns = count_backbone(build_on_meta(piip(branches=branches)), (100, 100))
     assert columns[RUN]['branch 1'].flops == vit((2, 2), 64, 4)[0]
-    assert columns[PUBLISHED]['branch 1'].flops == vit((3, 3), 64, 4)[0]
+    assert columns[PUBLISHED]['branch 1'].flops == vit((3, 3), 64, 4, pad_qkv=False)[0]
 
 
 def test_the_counted_model_stays_as_it_is():
@@ -329,14 +343,16 @@ def test_window_padding_by_column():
         for name in columns[pad]
     }
     padded_qkv = (8 * 8 - 6 * 6) * 32 * 3 * 32
-    run = body['as run', 'zero_input']
+    # Three of the four windows are not full.
+    three_tokens = 3 * 32 * 3 * 32
+    unpadded = body['as run', 'zero_qkv']
     assert body == {
-        ('as published', 'zero_input'): run,
-        ('as published', 'zero_qkv'): run,
-        ('as released', 'zero_input'): run + padded_qkv,
-        ('as released', 'zero_qkv'): run,
-        ('as run', 'zero_input'): run,
-        ('as run', 'zero_qkv'): run,
+        ('as published', 'zero_input'): unpadded,
+        ('as published', 'zero_qkv'): unpadded,
+        ('as released', 'zero_input'): unpadded + padded_qkv,
+        ('as released', 'zero_qkv'): unpadded,
+        ('as run', 'zero_input'): unpadded + three_tokens,
+        ('as run', 'zero_qkv'): unpadded,
     }
     attention = {
         name: parts['self-attention'].flops
@@ -345,7 +361,7 @@ def test_window_padding_by_column():
     assert attention == {
         'as published': 2 * 6 * 6 * 4 * 4 * 32,
         'as released': 2 * 6 * 6 * 4 * 4 * 32,
-        'as run': 2 * 8 * 8 * 4 * 4 * 32,
+        'as run': 2 * (16 * 16 + 2 * 8 * 9 + 4 * 5) * 32,
     }
 
 

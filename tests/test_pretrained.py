@@ -273,7 +273,8 @@ def test_any_precision_of_floating_point_loads(tmp_path):
         (lambda x: x.to_sparse(), f"tensor '{NAME}' is of layout torch.sparse_coo; exp"),
         (
             lambda x: torch.nested.nested_tensor([*x]),
-            f"tensor '{NAME}' is nested; expected",
+            # Newer versions of PyTorch do not read them at all.
+            f"tensor '{NAME}' is nested; expected|more than weights .*nested_tensor",
         ),
         (lambda x: None, f"entry '{NAME}' of type NoneType: expected names and tensors"),
         (lambda x: 'weight', f"entry '{NAME}' of type str: expected names and tensors"),

@@ -65,7 +65,13 @@ def python(wheel, tmp_path_factory):
     paths = dict(base=str(folder), platbase=str(folder))
     site_packages = Path(sysconfig.get_path('purelib', vars=paths))
     # Python does not follow .pth files, and so not that of the checkout, from there.
-    (site_packages / 'needed.pth').write_text(sysconfig.get_path('purelib'))
+    outer = Path(sysconfig.get_path('purelib'))
+    lines = [str(outer)]
+    # That of setuptools makes distutils, which Python 3.12 no longer has.
+    shim = outer / 'distutils-precedence.pth'
+    if shim.exists():
+        lines.append(shim.read_text())
+    (site_packages / 'needed.pth').write_text('\n'.join(lines))
     pip = [sys.executable, '-m', 'pip', 'install', '--no-deps']
     run(*pip, '--target', str(site_packages), str(wheel))
     return str(folder / 'bin/python')

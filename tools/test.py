@@ -21,8 +21,8 @@ from piip_mm.engine.launch import (
     user_errors,
 )
 from piip_mm.engine.options import accept_published_checkpoints, checkpoint_names
-from piip_mm.engine.threads import share_cores
 from piip_mm.engine.tta import enable_tta
+from piip_mm.engine.tuning import tune_process
 
 
 def parse_args() -> argparse.Namespace:
@@ -135,7 +135,7 @@ def main() -> None:
     with process_group(cfg):
         runner = RUNNERS.build(cfg)
         quiet_logger(runner.logger)
-        share_cores()
+        tune_process()
         with user_errors():
             check_classes(runner, 'test')
             if args.fuse:

@@ -25,7 +25,7 @@ from piip_mm.engine.options import (
     fetch_pretrained,
     skip_pretrained,
 )
-from piip_mm.engine.threads import share_cores
+from piip_mm.engine.tuning import tune_process
 
 
 def parse_args() -> argparse.Namespace:
@@ -111,7 +111,7 @@ def main() -> None:
     with process_group(cfg):
         runner = RUNNERS.build(cfg)
         quiet_logger(runner.logger)
-        share_cores()
+        tune_process()
         with user_errors():
             check_classes(runner, 'train')
         with user_errors(CHECKPOINT_ERRORS):

@@ -14,7 +14,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from piip_mm.models.layers import SelfAttention
+from piip_mm.models.branches.plain import PlainBranch
+from piip_mm.models.layers import SelfAttention, as_tokens
 from piip_mm.models.layers.self_attention import join_windows, split_windows
 from piip_mm.models.pyramid import Pyramid
 
@@ -27,6 +28,8 @@ def plain_reference(model: nn.Module) -> Any:
         forward = _PLAIN.get(type(module))
         if forward is not None:
             module.forward = partial(forward, module)
+        if isinstance(module, PlainBranch):
+            module.embed_patches = partial(_embed_patches, module)  # type: ignore[method-assign]
     return model
 
 
@@ -66,6 +69,11 @@ def _pyramid(pyramid: Pyramid, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         level(x_BCHW).contiguous()
         for level, x_BCHW in zip(pyramid.levels, maps, strict=True)
     )
+
+
+def _embed_patches(branch: PlainBranch, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    x = branch.patch_embed(image)
+    return as_tokens(x), (x.shape[2], x.shape[3])
 
 
 # By type: a subclass computes something else.

@@ -32,8 +32,8 @@ COLUMNS = {
     RELEASED: 'the backbone of the released checkpoints as the published code computes '
     'it, at its square configured size: query, key and value of padded window tokens '
     'included, FLOPs of the pyramid excluded (included for a single branch)',
-    RUN: 'the backbone as this implementation executes it for the given input, attention '
-    'to padded window tokens and pyramid included',
+    RUN: 'the backbone as this implementation executes it for the given input, pyramid '
+    'included; one token stands for the padding of a window',
 }
 
 _LAYER_NORM = torch.ops.aten.native_layer_norm
@@ -94,20 +94,25 @@ def _has_regular_pyramid(backbone: Any) -> bool:
 # module of a run in which each branch has an image of its configured size.
 
 
-def add_padded_projections(
+def project_padding(
     parts: Parts, model: Any, flops: Flops, *, of_deit: bool = True
 ) -> None:
-    """Published blocks project query, key and value of window padding too; here it gets
-    the bias without being projected. Only the published class of DeiT, which stores no
-    position of the class token, has a second form without them, which the papers count.
+    """Published blocks project query, key and value of all window padding, here one token
+    of each window or none. Only the published class of DeiT, which stores no position of
+    the class token, has a second form without any, which the papers count.
     """
     for part, branch, layer in _self_attentions(model):
         is_deit = isinstance(branch, PIIPViT) and not branch.arch.cls_pos_row
         window = layer.window_size if layer.window_pad == 'zero_input' else None
-        if window is not None and (of_deit or not is_deit):
+        if window is not None:
             side = _grid_side(branch)
-            num_padding = (side + -side % window) ** 2 - side**2
-            add(parts, part, flops=num_padding * layer.qkv.weight.numel())
+            full, cut_off = divmod(side, window)
+            windows = full + bool(cut_off)
+            run = 0 if isinstance(branch, PIIPBEiT) else windows**2 - full**2
+            published = (windows * window) ** 2 - side**2
+            if is_deit and not of_deit:
+                published = 0
+            add(parts, part, flops=(published - run) * layer.qkv.weight.numel())
 
 
 def attend_to_patches_only(parts: Parts, model: Any, flops: Flops) -> None:
@@ -201,12 +206,12 @@ _BOTH = (
 )
 _CORRECTIONS = {
     PUBLISHED: (
-        partial(add_padded_projections, of_deit=False),
+        partial(project_padding, of_deit=False),
         *_BOTH,
         store_positions_of_image,
         classify,
     ),
-    RELEASED: (add_padded_projections, *_BOTH, leave_out_flops_of_pyramid),
+    RELEASED: (project_padding, *_BOTH, leave_out_flops_of_pyramid),
 }
 
 

@@ -9,7 +9,7 @@ import torch
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
-from .measure import Size
+from .measure import Size, check_backbone
 
 #: Objects in an image of a detector; COCO has seven on average.
 NUM_OBJECTS = 7
@@ -27,7 +27,7 @@ def random_inputs(
         shape: (H, W) of the images in pixels.
     """
     device = next(model.parameters()).device
-    channels: Any = model.get_submodule('backbone').branch_list[0].in_channels
+    channels = check_backbone(model.get_submodule('backbone')).branch_list[0].in_channels
     make = {'mmdet': _detection, 'mmseg': _segmentation, 'mmpretrain': _class}[scope]
     samples = [make(shape, device) for _ in range(batch_size)]
     for sample in samples:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from piip_mm.checks import check_choice
 from piip_mm.config_types import describes
+from piip_mm.deploy import compile_model, fuse
 from piip_mm.models.backbone import Backbone
 from piip_mm.models.layers import DeformableCrossAttention
 
@@ -36,6 +38,9 @@ PARTS = ('backbone', 'neck', 'model')
 MODES = ('forward', 'training')
 
 
+_CPU = torch.device('cpu')
+
+
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     """How a model is run.
@@ -48,6 +53,7 @@ class Variant:
         dtype: Type of autocast; float32 for none.
         device: Where it runs.
         plain: Whether it is the plain reference, see :mod:`piip_mm.analysis.plain`.
+        fused: Whether it is fused, see :func:`piip_mm.deploy.fuse`.
         compile_mode: Mode of ``torch.compile``; None runs it eagerly.
         backend: Backend of deformable attention; None for that of the config.
     """
@@ -57,8 +63,9 @@ class Variant:
     batch_size: int = 1
     shape: Size | None = None
     dtype: torch.dtype = torch.float32
-    device: torch.device = torch.device('cpu')
+    device: torch.device = _CPU
     plain: bool = False
+    fused: bool = False
     compile_mode: str | None = None
     backend: str | None = None
 
@@ -66,6 +73,8 @@ class Variant:
         """Check the values."""
         check_choice('part', self.part, PARTS)
         check_choice('mode', self.mode, MODES)
+        if self.fused and self.mode == 'training':
+            raise ValueError('a fused model cannot be trained; use mode=forward')
 
 
 class BackboneAndNeck(nn.Module):
@@ -129,24 +138,31 @@ def build_subject(model: nn.Module, scope: str, variant: Variant) -> Subject:
         scope: ``default_scope`` of its config, by which whole models get their samples.
         variant: How to run it.
     """
-    make = plain_reference if variant.plain else copy_with_shared_tensors
-    model = make(model.to(variant.device))
+    model.to(variant.device)
+    if variant.plain:
+        model = plain_reference(model)
+    elif variant.fused:
+        # Fusing changes the parameters.
+        model = fuse(copy.deepcopy(model))
+    else:
+        model = copy_with_shared_tensors(model)
     backbone = check_backbone(model.get_submodule('backbone'))
     shape = variant.shape or configured_shape(backbone)
     training = variant.mode == 'training'
-    model.train(training)
+    if not variant.fused:
+        model.train(training)
     if variant.backend is not None:
         for module in model.modules():
             if isinstance(module, DeformableCrossAttention):
                 module.backend = variant.backend
     flops = None
     if variant.part == 'model':
-        network, compiled = model, backbone
+        network = model
         inputs = random_inputs(scope, model, variant.batch_size, shape)
         run = partial(model, **inputs, mode='loss' if training else 'predict')
     else:
         neck = getattr(model, 'neck', None) if variant.part == 'neck' else None
-        network = compiled = BackboneAndNeck(backbone, neck)
+        network = BackboneAndNeck(backbone, neck)
         meta = copy_to_meta(network)
         passes = variant.batch_size * (3 if training else 1)
         flops = count_flops(meta, branch_images(meta.backbone, shape)) * passes
@@ -155,7 +171,7 @@ def build_subject(model: nn.Module, scope: str, variant: Variant) -> Subject:
         images = torch.randn(variant.batch_size, channels, *shape, device=variant.device)
         run = partial(network, images)
     if variant.compile_mode is not None:
-        compiled.compile(fullgraph=True, mode=variant.compile_mode)
+        compile_model(network, variant.compile_mode)
     step = _training_step if training else _forward
     return Subject(network, partial(step, run, network, variant), flops)
 

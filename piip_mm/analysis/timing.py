@@ -163,12 +163,12 @@ def timed_parts(parts: Methods, device: torch.device) -> Iterator[dict[str, floa
 
     methods = [(part, *method) for part, found in parts.items() for method in found]
     for part, owner, name in methods:
-        vars(owner)[name] = measured(part, getattr(owner, name))
+        owner.__dict__[name] = measured(part, getattr(owner, name))
     try:
         yield elapsed
     finally:
         for _, owner, name in methods:
-            del vars(owner)[name]
+            del owner.__dict__[name]
 
 
 def operator_times(

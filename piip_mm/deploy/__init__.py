@@ -1,5 +1,6 @@
-"""Trained models made ready for inference."""
+"""Trained models made ready for inference, and models compiled."""
 
+from .compile import COMPILE_MODES, compile_model
 from .fuse import find_backbone, fuse
 
-__all__ = ['find_backbone', 'fuse']
+__all__ = ['COMPILE_MODES', 'compile_model', 'find_backbone', 'fuse']

@@ -39,7 +39,9 @@ from piip_mm.analysis.timing import (
     seconds,
     timed_parts,
 )
+from piip_mm.deploy import COMPILE_MODES
 from piip_mm.engine.launch import read_config, user_errors
+from piip_mm.engine.tuning import keep_freed_memory
 from piip_mm.ops import DEFORM_ATTN_BACKENDS
 
 DTYPES = {
@@ -49,9 +51,9 @@ DTYPES = {
 }
 
 #: What a subject's name ends with.
-PLAIN, COMPILED = ', plain', ', compiled'
+PLAIN, FUSED, COMPILED = ', plain', ', fused', ', compiled'
 
-#: How far outputs in float32 may be from those of the plain reference, over their maximum.
+#: How far outputs in float32 may be from the plain reference, over their maximum.
 TOLERANCE = 2e-5
 
 
@@ -87,8 +89,16 @@ def parse_args() -> argparse.Namespace:
         '--compile',
         nargs='?',
         const='default',
-        choices=['default', 'reduce-overhead', 'max-autotune'],
-        help='also measure torch.compile of backbone and neck, in this mode',
+        choices=COMPILE_MODES,
+        help='also measure the compiled model, in this mode',
+    )
+    parser.add_argument(
+        '--fuse', action='store_true', help='also measure the fused model (forward)'
+    )
+    parser.add_argument(
+        '--system-allocator',
+        action='store_true',
+        help='return freed memory to the system, as Python does and our tools do not',
     )
     parser.add_argument(
         '--backend',
@@ -116,6 +126,8 @@ def parse_args() -> argparse.Namespace:
     for name in ('batch_size', 'shape'):
         if min(getattr(args, name) or [1]) < 1:
             parser.error(f'--{name.replace("_", "-")}: expected positive numbers')
+    if args.fuse and args.mode != ['forward']:
+        parser.error('--fuse: a fused model cannot be trained; use --mode forward')
     return args
 
 
@@ -124,6 +136,8 @@ def main() -> None:
     args = parse_args()
     MMLogger.get_instance('benchmark', log_level='WARNING')
     device = torch.device(args.device)
+    if not args.system_allocator:
+        keep_freed_memory()
     if args.threads:
         torch.set_num_threads(args.threads)
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
@@ -175,6 +189,12 @@ def make_subjects(args: argparse.Namespace, variant: Variant) -> dict[str, Subje
         variants[''] = variant
         if args.compile:
             variants[COMPILED] = replace(variant, compile_mode=args.compile)
+        if args.fuse:
+            variants |= {
+                f'{FUSED}{remark}': replace(chosen, fused=True)
+                for remark, chosen in variants.items()
+                if not chosen.plain
+            }
         for remark, chosen in variants.items():
             name = f'{Path(path).stem}{remark}'
             subjects[name] = build_subject(model, cfg.default_scope, chosen)
@@ -246,8 +266,8 @@ def compare(subjects: dict[str, Subject], console: Console) -> dict[str, float]:
         if not name.endswith(PLAIN):
             continue
         config = name.removesuffix(PLAIN)
-        for other in (config, f'{config}{COMPILED}'):
-            if other in subjects:
+        for remark in ('', COMPILED, FUSED, f'{FUSED}{COMPILED}'):
+            if (other := f'{config}{remark}') in subjects:
                 differences[other] = max_difference(subjects[other], plain)
     for name, difference in differences.items():
         console.print(f'{name}: differs from the plain reference by {difference:.1e}')

@@ -126,7 +126,9 @@ class PlainBranch(Branch):
         """(B, in_channels, h, w) image to (B, N, C) tokens without positions, and their
         (H, W)."""
         x = self.patch_embed(image.to(self.patch_embed.weight.dtype))
-        return as_tokens(x), (x.shape[2], x.shape[3])
+        # Sums keep the order in memory of their first term: without this, all blocks
+        # would add to tokens whose channels are far apart.
+        return as_tokens(x).contiguous(), (x.shape[2], x.shape[3])
 
     def run(
         self, tokens: Tensor, grid: tuple[int, int], start: int, stop: int

@@ -6,15 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from piip_mm.engine import threads
-from piip_mm.engine.threads import CHOICES, CoreUse, core_use, share_cores
+from piip_mm.engine import tuning
+from piip_mm.engine.tuning import THREAD_CHOICES, CoreUse, core_use, share_cores
 
 
 @pytest.fixture
 def four_cores(monkeypatch):
     """Four cores and threads, without a choice of the user."""
     before = torch.get_num_threads()
-    for name in CHOICES:
+    for name in THREAD_CHOICES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, 'sched_getaffinity', lambda _: {0, 1, 2, 3})
     torch.set_num_threads(4)
@@ -25,7 +25,7 @@ def four_cores(monkeypatch):
 def busy(monkeypatch, cores):
     """Use at a start ten seconds ago, since when others have used this many cores."""
     now = CoreUse(moment=110.0, by_others=1000.0)
-    monkeypatch.setattr(threads, 'core_use', lambda: now)
+    monkeypatch.setattr(tuning, 'core_use', lambda: now)
     return replace(now, moment=100.0, by_others=1000.0 - 10 * cores)
 
 
@@ -37,7 +37,7 @@ def test_free_cores_are_used(four_cores, cores, expected):
     assert torch.get_num_threads() == expected
 
 
-@pytest.mark.parametrize('name', CHOICES)
+@pytest.mark.parametrize('name', THREAD_CHOICES)
 def test_a_choice_of_the_user_stays(four_cores, name):
     four_cores.setenv(name, '3')
     share_cores(busy(four_cores, 2))

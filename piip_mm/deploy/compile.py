@@ -1,0 +1,56 @@
+"""``torch.compile`` for the parts of a model that see whole images."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import nn
+
+from piip_mm.models.interaction import Injector
+from piip_mm.models.merging import BranchMerge
+from piip_mm.models.pyramid import Pyramid
+
+from .fuse import find_backbone
+
+#: Modes of ``torch.compile``.
+COMPILE_MODES = ('default', 'reduce-overhead', 'max-autotune')
+
+# Blocks of different widths count as recompilations of one function, of which PyTorch
+# allows eight by default, and then stops with an error.
+_RECOMPILATIONS = 128
+
+
+def compile_model(model: nn.Module, mode: str = 'default') -> None:
+    """Compile blocks, injectors, merges, pyramid and neck, in place.
+
+    The code is made in the first step. Each part is compiled on its own, because parts of
+    one shape share their code: compiling the whole backbone as one graph, which is
+    possible, too, takes several times as long for the same speed. State dicts stay as
+    they are.
+
+    Args:
+        model: Model with a ``PIIP`` or ``ViTPyramid`` as its ``backbone``, or one of
+            them.
+        mode: One of :data:`COMPILE_MODES`.
+
+    Raises:
+        ValueError: If the model has no such backbone.
+    """
+    backbone = find_backbone(model)
+    limit = torch._dynamo.config
+    limit.recompile_limit = max(limit.recompile_limit, _RECOMPILATIONS)
+    parts: list[Any] = [
+        module
+        for branch in backbone.branch_list
+        for module in chain(*branch.block_modules())
+    ]
+    kinds = (Injector, BranchMerge, Pyramid)
+    parts += [module for module in backbone.modules() if isinstance(module, kinds)]
+    for part in parts:
+        part.compile(fullgraph=True, mode=mode)
+    neck = getattr(model, 'neck', None)
+    if neck is not None:
+        # Whatever the neck is: where it cannot be compiled, it runs as it is.
+        neck.compile(mode=mode)
