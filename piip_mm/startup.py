@@ -21,7 +21,7 @@ from warnings import warn
 # Importing ``typing`` would take every Python of the environment some milliseconds.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import ModuleType
 
 # The package that takes the place of mmcv's compiled operators.
@@ -68,6 +68,27 @@ class _OperatorsLoader(SourceFileLoader):
             super().exec_module(module)
         else:
             self.compiled.loader.exec_module(module)
+            accept_any_memory_format(module)
+
+
+def accept_any_memory_format(extension: ModuleType) -> None:
+    """Make compiled operators copy tensors that are not contiguous, such as maps in
+    channels-last order. mmcv leaves this to its callers, who do not know the order of the
+    maps that they get, and most operators would read them wrongly without an error."""
+    for name, function in list(vars(extension).items()):
+        if type(function).__name__ == 'builtin_function_or_method':
+            setattr(extension, name, _with_contiguous_tensors(function))
+
+
+def _with_contiguous_tensors(function: Callable) -> Callable:
+    def contiguous(value: object) -> object:
+        return value.contiguous() if hasattr(value, 'contiguous') else value
+
+    def call(*args: object, **kwargs: object) -> object:
+        named = {name: contiguous(value) for name, value in kwargs.items()}
+        return function(*map(contiguous, args), **named)
+
+    return call
 
 
 class StartupFinder:
@@ -113,3 +134,5 @@ def _define_torchvision_ops(path: Sequence[str] | None) -> None:
 # The file may have been run before, when Python started.
 if not any(type(finder).__name__ == 'StartupFinder' for finder in sys.meta_path):
     sys.meta_path.insert(0, StartupFinder())
+    if 'mmcv._ext' in sys.modules:
+        accept_any_memory_format(sys.modules['mmcv._ext'])

@@ -8,6 +8,7 @@ from pathlib import Path
 import mmcv._ext
 import pytest
 import torch
+from mmcv.ops import RoIAlign
 from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
 from mmdet.models.losses.focal_loss import py_sigmoid_focal_loss
 
@@ -171,3 +172,12 @@ def test_the_list_of_operators_is_complete():
     folder = Path(importlib.util.find_spec('mmcv.ops').origin).parent
     looked_up = ''.join(path.read_text() for path in folder.glob('*.py'))
     assert all(f"'{name}'" in looked_up for name in mmcv_ext.__all__)
+
+
+def test_maps_in_channels_last_order():
+    """The order in which the levels of a pyramid are in memory."""
+    torch.manual_seed(0)
+    maps, rois = torch.randn(2, 8, 20, 30), torch.tensor([[1.0, 3, 2, 25, 17]])
+    layer = RoIAlign(7)
+    channels_last = maps.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(layer(channels_last, rois), layer(maps, rois))

@@ -12,7 +12,9 @@ from mmengine.registry import OPTIM_WRAPPERS, RUNNERS
 
 from piip_mm.compat import quiet_logger
 from piip_mm.config_types import resolve_type
+from piip_mm.deploy import compile_model
 from piip_mm.engine import check_classes, check_coco, check_data
+from piip_mm.engine.host_models import unwrapped
 from piip_mm.engine.launch import (
     CHECKPOINT_ERRORS,
     add_common_arguments,
@@ -112,6 +114,8 @@ def main() -> None:
         runner = RUNNERS.build(cfg)
         quiet_logger(runner.logger)
         tune_process()
+        if args.compile:
+            compile_model(unwrapped(runner.model))
         with user_errors():
             check_classes(runner, 'train')
         with user_errors(CHECKPOINT_ERRORS):

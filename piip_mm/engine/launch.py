@@ -49,6 +49,12 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         default='none',
         help='job launcher; without a GPU "pytorch" runs the processes on the CPU',
     )
+    parser.add_argument(
+        '--compile',
+        action='store_true',
+        help='compile blocks, interactions, merges, pyramid and neck with torch.compile: '
+        'the first steps take minutes, the others less time',
+    )
     # torch.distributed.launch passes the rank as an argument, torchrun by environment.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 

@@ -53,6 +53,9 @@ DTYPES = {
 #: What a subject's name ends with.
 PLAIN, FUSED, COMPILED = ', plain', ', fused', ', compiled'
 
+#: What the parts are called in the tables.
+WHAT = {'backbone': 'backbone', 'neck': 'backbone and neck', 'model': 'whole model'}
+
 #: How far outputs in float32 may be from the plain reference, over their maximum.
 TOLERANCE = 2e-5
 
@@ -166,7 +169,7 @@ def main() -> None:
         if variant.dtype not in ceilings:
             ceilings[variant.dtype] = measure_ceilings(device, variant.dtype)
         run = measure(subjects, variant, ceilings[variant.dtype], args.repeats)
-        title = f'{args.part}, {mode}, batch {batch_size}, {dtype}'
+        title = f'{WHAT[args.part]}, {mode}, batch {batch_size}, {dtype}'
         report['runs'].append(dict(title=title, **run))
         console.print(results_table(title, run))
         if args.plain and mode == 'forward' and variant.dtype == torch.float32:
@@ -240,10 +243,15 @@ def results_table(title: str, run: dict[str, Any]) -> Table:
     for name in ('ms', '+-', 'images/s', 'peak MiB', 'GFLOPs', 'of products', 'ratio'):
         result.add_column(name, justify='right', no_wrap=True)
     first = run['rows'][0]['median']
+    config = None
     for row in run['rows']:
         flops = row['multiply_adds']
+        name, _, how = row['name'].partition(', ')
+        if name != config:
+            config = name
+            result.add_row(config)
         result.add_row(
-            row['name'],
+            f'  {how or "as it is"}',
             f'{row["median"] * 1000:,.1f}',
             f'{row["spread"]:.1%}',
             f'{row["images_per_second"]:.3g}',

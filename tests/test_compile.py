@@ -1,0 +1,107 @@
+"""Networks as one graph for torch.compile, and models compiled part by part."""
+
+import pytest
+import torch
+from test_fuse import BRANCHES, DINO, MASK_RCNN, build, piip
+from torch import nn
+
+from piip_mm.deploy import compile_model, fuse
+
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def quick_compiler(monkeypatch):
+    """The graphs of forward and backward, but run operator by operator."""
+    compile_module = nn.Module.compile
+
+    def quickly(module, *, mode, **options):
+        compile_module(module, backend='aot_eager', **options)
+
+    monkeypatch.setattr(nn.Module, 'compile', quickly)
+
+
+def assert_equal(ours, expected):
+    for a, b in zip(ours, expected, strict=True):
+        assert (a - b).abs().max() <= TOLERANCE * b.abs().max()
+
+
+@pytest.mark.parametrize(
+    ('name', 'dynamic', 'training'),
+    [
+        *((name, False, True) for name in BRANCHES),
+        ('ViT', False, False),
+        ('ViT', True, False),
+        ('ConvNeXt', True, False),
+    ],
+)
+def test_one_graph(name, dynamic, training):
+    """Without a break, and for dynamic sizes, too."""
+    network = piip(BRANCHES[name]).train(training)
+    for module in network.modules():
+        if hasattr(module, 'drop_prob'):
+            module.drop_prob = 0.0
+    compiled = torch.compile(network, fullgraph=True, dynamic=dynamic, backend='eager')
+    with torch.set_grad_enabled(training):
+        for size in ((101, 123), (112, 96)) if dynamic else ((101, 123),):
+            image = torch.randn(1, 3, *size)
+            assert_equal(compiled(image), network(image))
+
+
+def test_one_graph_of_other_interactions():
+    options = dict(num_heads=4, direction='all_pairs', attn='regular')
+    network = piip(BRANCHES['ViT'], interaction=options)
+    compiled = torch.compile(network, fullgraph=True, backend='eager')
+    image = torch.randn(1, 3, 96, 96)
+    with torch.no_grad():
+        assert_equal(compiled(image), network(image))
+
+
+@pytest.mark.parametrize(('name', 'fused'), [(MASK_RCNN, True), (DINO, False)])
+def test_compiled_part_by_part(name, fused, quick_compiler):
+    model = build(name)
+    # For one small image and a single thread PyTorch mistakes the memory format of
+    # convolutions.
+    image = torch.randn(2, 3, 128, 160)
+    with torch.no_grad():
+        expected = model.extract_feat(image)
+        names = list(model.state_dict())
+        compile_model(model)
+        assert list(model.state_dict()) == names
+        if fused:
+            fuse(model)
+            expected = model.extract_feat(image)
+        assert_equal(model.extract_feat(image), expected)
+    assert torch._dynamo.utils.counters['stats']['unique_graphs'] >= 5
+
+
+def test_gradients_of_a_compiled_network(quick_compiler):
+    gradients = []
+    for compiled in (False, True):
+        network = piip(BRANCHES['ViT']).train()
+        for module in network.modules():
+            if hasattr(module, 'drop_prob'):
+                module.drop_prob = 0.0
+        if compiled:
+            compile_model(network)
+        torch.manual_seed(0)
+        image = torch.randn(1, 3, 101, 123)
+        sum(x.square().mean() for x in network(image)).backward()
+        gradients.append({n: p.grad for n, p in network.named_parameters()})
+    plain, compiled = gradients
+    largest = max(x.abs().max() for x in plain.values())
+    for name, expected in plain.items():
+        # Those of key biases are zero but for rounding.
+        limit = TOLERANCE * (expected.abs().max() + 1e-3 * largest)
+        assert (compiled[name] - expected).abs().max() <= limit, name
+
+
+def test_models_of_others():
+    with pytest.raises(ValueError, match='PIIP or ViTPyramid'):
+        compile_model(nn.Linear(2, 2))
