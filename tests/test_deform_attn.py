@@ -55,6 +55,24 @@ def test_torch_equals_a_loop():
         torch.testing.assert_close(out, naive(value, (4, 6), locations, weights))
 
 
+@pytest.mark.parametrize('batch', [1, 3])
+def test_without_gradients_it_is_the_same(batch):
+    """Then other operators run on the CPU."""
+    tensors = inputs(batch)
+    expected = deformable_attention(tensors[0], (4, 6), *tensors[1:])
+    with torch.no_grad():
+        ours = deformable_attention(tensors[0], (4, 6), *tensors[1:])
+    torch.testing.assert_close(ours, expected)
+
+
+@torch.no_grad()
+def test_a_location_that_is_no_number_shows_in_the_result():
+    value, locations, weights = inputs(1)
+    locations[0, 1, 0, 0] = torch.nan
+    missing = deformable_attention(value, (4, 6), locations, weights).isnan()
+    assert missing[0, 1].any() and not missing[0, [0, 2, 3, 4]].any()
+
+
 def test_gradcheck():
     value, locations, weights = inputs()
     assert torch.autograd.gradcheck(

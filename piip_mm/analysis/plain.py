@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from piip_mm.models.branches.plain import PlainBranch
-from piip_mm.models.layers import SelfAttention, as_tokens
+from piip_mm.models.layers import SelfAttention, as_output, as_tokens
 from piip_mm.models.layers.self_attention import join_windows, split_windows
 from piip_mm.models.pyramid import Pyramid
 
@@ -66,7 +66,7 @@ def _attend(layer: SelfAttention, qkv: Tensor) -> Tensor:
 
 def _pyramid(pyramid: Pyramid, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(
-        level(x_BCHW).contiguous()
+        as_output(level(x_BCHW)).contiguous()
         for level, x_BCHW in zip(pyramid.levels, maps, strict=True)
     )
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -146,26 +145,23 @@ def _sum_of_rows(
     # Unlike clamp, these make an index of NaN, too; the sum is still NaN.
     zero = torch.zeros_like(last)
     indexes = [x.fmin(last).fmax(zero).int() for x in (low, low + 1)]
-    first = torch.arange(heads, dtype=torch.int32)[:, None]
-    first = (
-        first + torch.arange(batch, dtype=torch.int32).view(-1, 1, 1, 1) * tokens * heads
-    )
-    columns = [index[..., 0] * heads + first for index in indexes]
-    rows = [index[..., 1] * (width * heads) for index in indexes]
-    by_row = [share[..., 1] * weights for share in shares]
-    corners = list(product(range(2), repeat=2))
-    return F.embedding_bag(
-        torch.stack([rows[y] + columns[x] for y, x in corners], -1)
-        .flatten(0, 2)
-        .flatten(1),
+    heads_of_images = torch.arange(batch, dtype=torch.int32)[:, None] * (tokens * heads)
+    heads_of_images = heads_of_images + torch.arange(heads, dtype=torch.int32)
+    first_row = heads_of_images[:, None, :, None]
+    rows = [first_row + index[..., 1] * (width * heads) for index in indexes]
+    columns = [index[..., 0] * heads for index in indexes]
+    weighted = [share[..., 1] * weights for share in shares]
+    corners = [(y, x) for y in (0, 1) for x in (0, 1)]
+    factors = torch.stack([weighted[y] * shares[x][..., 0] for y, x in corners], -1)
+    chosen = torch.stack([rows[y] + columns[x] for y, x in corners], -1)
+    num_sums = batch * queries * heads
+    sums = F.embedding_bag(
+        chosen.view(num_sums, -1),
         value.reshape(-1, dims),
         mode='sum',
-        per_sample_weights=torch.stack(
-            [by_row[y] * shares[x][..., 0] for y, x in corners], -1
-        )
-        .flatten(0, 2)
-        .flatten(1),
-    ).view(batch, queries, heads * dims)
+        per_sample_weights=factors.view(num_sums, -1),
+    )
+    return sums.view(batch, queries, heads * dims)
 
 
 def _sample_mmcv(
