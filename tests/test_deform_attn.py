@@ -138,7 +138,7 @@ def test_mmcv_is_refused_without_cuda_operators(monkeypatch):
 
 def test_mmcv_is_refused_on_the_cpu(monkeypatch):
     monkeypatch.setattr(deform_attn, '_mmcv_has_cuda', lambda: True)
-    deform_attn._select.cache_clear()
+    deform_attn._select_once.cache_clear()
     value, locations, weights = inputs()
     with pytest.raises(ValueError, match=r"runs on CUDA tensors only, got one on 'cpu'"):
         deformable_attention(value, (4, 6), locations, weights, 'mmcv')
@@ -156,10 +156,10 @@ def test_the_choice_is_logged_once(monkeypatch, device, has_cuda, name, said):
     messages = []
     monkeypatch.setattr(deform_attn, '_mmcv_has_cuda', lambda: has_cuda)
     monkeypatch.setattr(deform_attn, 'print_log', lambda m, logger: messages.append(m))
-    deform_attn._select.cache_clear()
+    deform_attn._select_once.cache_clear()
     assert [deform_attn._select('auto', device) for _ in range(3)] == [name] * 3
     assert len(messages) == 1 and said in messages[0]
-    deform_attn._select.cache_clear()
+    deform_attn._select_once.cache_clear()
 
 
 @pytest.mark.parametrize('batch, step', [(1, 1), (7, 7), (64, 64), (65, 13), (67, 1)])
