@@ -107,7 +107,7 @@ def test_mmdetection_s_arguments(monkeypatch):
     common = ('--work-dir', 'w', '--launcher', 'pytorch', '--local-rank', '1')
     args = parse(
         'train.py',
-        *(TINY, '--amp', '--auto-scale-lr', '--resume', *common),
+        *(TINY, '--amp', '--auto-scale-lr', '--resume', '--compile', *common),
         *('--cfg-options', 'a.b=1', 'c=[1,(2,x)]'),
         monkeypatch=monkeypatch,
     )
@@ -117,6 +117,7 @@ def test_mmdetection_s_arguments(monkeypatch):
         amp=True,
         auto_scale_lr=True,
         resume='auto',
+        compile=True,
         launcher='pytorch',
         local_rank=1,
         cfg_options={'a.b': 1, 'c': [1, (2, 'x')]},
@@ -130,6 +131,7 @@ def test_mmdetection_s_arguments(monkeypatch):
     assert vars(args) == dict(
         config=TINY,
         checkpoint='a.pth',
+        compile=False,
         work_dir='w',
         out='o.pkl',
         show=True,
