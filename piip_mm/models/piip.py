@@ -128,6 +128,7 @@ class PIIP(Backbone):
             light = out_interactions is not None
             self._build_pyramid(merged, groups[0] - 1, light=light)
         self._drop_unread_blocks(groups)
+        self.num_groups = max(map(len, self.ends))
 
     def _build_pyramid(
         self, merged: Sequence[int], last_group: int, *, light: bool
@@ -170,7 +171,7 @@ class PIIP(Backbone):
             tokens.append(embedded)
             grids.append(grid)
         maps = []
-        for stage in range(max(map(len, self.ends))):
+        for stage in range(self.num_groups):
             for index, (branch, ends) in enumerate(
                 zip(self.branches, self.ends, strict=True)
             ):
