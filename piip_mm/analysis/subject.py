@@ -37,7 +37,6 @@ PARTS = ('backbone', 'neck', 'model')
 #: A forward pass without gradients, or forward and backward without the optimizer.
 MODES = ('forward', 'training')
 
-
 _CPU = torch.device('cpu')
 
 
@@ -184,17 +183,12 @@ def _forward(run: Callable[[], Any], network: nn.Module, variant: Variant) -> An
 def _training_step(run: Callable[[], Any], network: nn.Module, variant: Variant) -> None:
     with precision(variant.device, variant.dtype):
         out = run()
-    if isinstance(out, dict):
-        losses = [value for name, value in out.items() if 'loss' in name]
-        terms = [term for loss in losses for term in _as_list(loss)]
+    if isinstance(network, BackboneAndNeck):
+        loss = torch.stack([x.float().square().mean() for x in out]).sum()
     else:
-        terms = [x.float().square().mean() for x in out]
-    torch.stack([term.sum() for term in terms]).sum().backward()
+        loss, _ = network.parse_losses(out)  # type: ignore[operator]
+    loss.backward()
     network.zero_grad()
-
-
-def _as_list(loss: Tensor | list[Tensor]) -> list[Tensor]:
-    return loss if isinstance(loss, list) else [loss]
 
 
 def max_difference(subject: Subject, other: Subject) -> float:

@@ -33,16 +33,7 @@ INPUT_ERRORS = (OSError, ValueError)
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments that both tools take, as in mmdetection."""
     parser.add_argument('--work-dir', help='directory of logs, checkpoints and metrics')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='override settings of the config; the value may be a list like "[a,b]" or '
-        'a,b, nested ones too: "[(a,b),(c,d)]" (with the quotation marks, without white '
-        'space)',
-    )
+    add_cfg_options(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
@@ -57,6 +48,61 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     )
     # torch.distributed.launch passes the rank as an argument, torchrun by environment.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """The argument that overrides settings of a config, as in mmdetection."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='override settings of the config; the value may be a list like "[a,b]" or '
+        'a,b, nested ones too: "[(a,b),(c,d)]" (with the quotation marks, without white '
+        'space)',
+    )
+
+
+def add_shape(parser: argparse.ArgumentParser, default: str) -> None:
+    """The size of the input.
+
+    Args:
+        parser: Parser of an analysis tool.
+        default: What the size is without the argument, in words.
+    """
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs='+',
+        action=_ShapeAction,
+        metavar=('H', 'W'),
+        help='height and width of the input in pixels, one value for a square; by '
+        f'default {default}',
+    )
+
+
+class _ShapeAction(argparse.Action):
+    """Stores (H, W)."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if len(values) > 2 or min(values) < 1:
+            given = ' '.join(map(str, values))
+            parser.error(f'--shape {given}: expected one or two positive numbers')
+        setattr(namespace, self.dest, (values[0], values[-1]))
+
+
+def positive(text: str) -> int:
+    """Type of an argument: an integer above 0."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r}: expected a positive number')
+    return int(text)
 
 
 def read_config(path: str, options: Mapping[str, Any]) -> Config:

@@ -2,8 +2,8 @@
 
 The threads of an operator share its work evenly and wait for each other. Where another
 process takes a part of one core, the others wait, too, and by default they spin while
-they do: with two threads on two cores beside a single busy process, a training step takes
-twice as long as with one. So a tool that starts on a busy machine uses only the cores
+they do: if one of two cores is busy, a training step with two threads takes twice as long
+as with one. So a tool that starts on a busy machine uses only the cores
 that are free.
 
 glibc returns large blocks of memory to the system as soon as they are freed, to get them

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 from rich import box
 from rich.console import Console
@@ -40,7 +39,13 @@ from piip_mm.analysis.timing import (
     timed_parts,
 )
 from piip_mm.deploy import COMPILE_MODES
-from piip_mm.engine.launch import read_config, user_errors
+from piip_mm.engine.launch import (
+    add_cfg_options,
+    add_shape,
+    positive,
+    read_config,
+    user_errors,
+)
 from piip_mm.engine.tuning import keep_freed_memory
 from piip_mm.ops import DEFORM_ATTN_BACKENDS
 
@@ -79,15 +84,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--part', choices=PARTS, default='neck', help='what is run')
     parser.add_argument('--mode', choices=MODES, nargs='+', default=['forward'])
-    parser.add_argument('--batch-size', type=int, nargs='+', default=[1])
+    parser.add_argument('--batch-size', type=positive, nargs='+', default=[1])
     parser.add_argument('--dtype', choices=DTYPES, nargs='+', default=['fp32'])
-    parser.add_argument(
-        '--shape',
-        type=int,
-        nargs='+',
-        metavar=('H', 'W'),
-        help='pixels of the images, one value for a square; by default img_size',
-    )
+    add_shape(parser, 'img_size')
     parser.add_argument(
         '--compile',
         nargs='?',
@@ -108,29 +107,28 @@ def parse_args() -> argparse.Namespace:
         choices=DEFORM_ATTN_BACKENDS,
         help='of deformable attention, instead of that of the config',
     )
+    devices = ['cpu', *(['cuda'] if torch.cuda.is_available() else [])]
     parser.add_argument(
-        '--device', default='cuda' if torch.cuda.is_available() else 'cpu'
+        '--device',
+        choices=devices,
+        default=devices[-1],
+        help='where to run; cuda only if PyTorch finds a GPU',
     )
-    parser.add_argument('--threads', type=int, help='threads of the CPU')
-    parser.add_argument('--repeats', type=int, default=10)
+    parser.add_argument('--threads', type=positive, help='threads of the CPU')
+    parser.add_argument('--repeats', type=positive, default=10)
     parser.add_argument(
         '--breakdown', action='store_true', help='time by part and by operator'
     )
     parser.add_argument('--out', metavar='FILE.json', help='write all numbers')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='override settings of the configs',
-    )
+    add_cfg_options(parser)
     args = parser.parse_args()
-    for name in ('batch_size', 'shape'):
-        if min(getattr(args, name) or [1]) < 1:
-            parser.error(f'--{name.replace("_", "-")}: expected positive numbers')
     if args.fuse and args.mode != ['forward']:
-        parser.error('--fuse: a fused model cannot be trained; use --mode forward')
+        parser.error(
+            f'--fuse with --mode {" ".join(args.mode)}: a fused model cannot be trained; '
+            'use --mode forward'
+        )
+    if args.out and not Path(args.out).absolute().parent.is_dir():
+        parser.error(f'--out {args.out}: there is no such folder; make it first')
     return args
 
 
@@ -153,13 +151,12 @@ def main() -> None:
     console.print(report['machine'])
     console.print(', '.join(f'{name} {v}' for name, v in report['versions'].items()))
     ceilings: dict[torch.dtype, Ceilings] = {}
-    shape = None if args.shape is None else (args.shape[0], args.shape[-1])
     for mode, dtype, batch_size in product(args.mode, args.dtype, args.batch_size):
         variant = Variant(
             part=args.part,
             mode=mode,
             batch_size=batch_size,
-            shape=shape,
+            shape=args.shape,
             dtype=DTYPES[dtype],
             device=device,
             backend=args.backend,

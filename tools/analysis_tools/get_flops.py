@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Mapping
 
-from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from rich import box
@@ -19,7 +18,12 @@ from piip_mm.analysis import RUN, Count, Parts, total
 from piip_mm.analysis.heads import Heads
 from piip_mm.analysis.published import COLUMNS
 from piip_mm.deploy import fuse
-from piip_mm.engine.launch import read_config, user_errors
+from piip_mm.engine.launch import (
+    add_cfg_options,
+    add_shape,
+    read_config,
+    user_errors,
+)
 
 #: What one FLOP is.
 FLOP_NOTE = (
@@ -50,29 +54,9 @@ def parse_args() -> argparse.Namespace:
         epilog=f'{FLOP_NOTE} Columns: {" ".join(column_notes())}',
     )
     parser.add_argument('config', help='config file')
-    parser.add_argument(
-        '--shape',
-        type=int,
-        nargs='+',
-        metavar=('H', 'W'),
-        help='height and width of the input in pixels, one value for a square; for the '
-        'column "as run" and the heads, by default img_size of the (first) branch',
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='override settings of the config',
-    )
-    args = parser.parse_args()
-    if args.shape is not None and (len(args.shape) > 2 or min(args.shape) < 1):
-        parser.error(
-            f'--shape {" ".join(map(str, args.shape))}: expected one or two positive '
-            'numbers'
-        )
-    return args
+    add_shape(parser, 'img_size of the (first) branch; for "as run" and the heads')
+    add_cfg_options(parser)
+    return parser.parse_args()
 
 
 def main() -> None:
@@ -88,7 +72,7 @@ def main() -> None:
         model = analysis.build_on_meta(cfg.model)
         shape = analysis.configured_shape(model.backbone)
         if args.shape is not None:
-            shape = args.shape[0], args.shape[-1]
+            shape = args.shape
         columns, heads = count(model, shape)
         num_params = sum(p.numel() for p in model.parameters())
         fused_columns, fused_heads = count(fuse(model.to('meta')), shape)
