@@ -5,6 +5,7 @@ import torch
 from test_fuse import BRANCHES, DINO, MASK_RCNN, build, piip
 from torch import nn
 
+from piip_mm.deploy import compile as compile_module_file
 from piip_mm.deploy import compile_model, fuse
 
 TOLERANCE = 1e-5
@@ -25,6 +26,8 @@ def quick_compiler(monkeypatch):
         compile_module(module, backend='aot_eager', **options)
 
     monkeypatch.setattr(nn.Module, 'compile', quickly)
+    # It needs none.
+    monkeypatch.setattr(compile_module_file, 'which', lambda name: name)
 
 
 def assert_equal(ours, expected):
@@ -100,6 +103,13 @@ def test_gradients_of_a_compiled_network(quick_compiler):
         # Those of key biases are zero but for rounding.
         limit = TOLERANCE * (expected.abs().max() + 1e-3 * largest)
         assert (compiled[name] - expected).abs().max() <= limit, name
+
+
+def test_without_a_compiler(monkeypatch):
+    monkeypatch.setattr(compile_module_file, 'which', lambda name: None)
+    monkeypatch.setattr(compile_module_file, 'get_device', lambda: 'cpu')
+    with pytest.raises(FileNotFoundError, match='apt install g'):
+        compile_model(piip(BRANCHES['ViT']))
 
 
 def test_models_of_others():

@@ -139,7 +139,8 @@ def main() -> None:
         quiet_logger(runner.logger)
         tune_process()
         if args.compile:
-            compile_model(unwrapped(runner.model))
+            with user_errors():
+                compile_model(unwrapped(runner.model))
         with user_errors():
             check_classes(runner, 'test')
             if args.fuse:

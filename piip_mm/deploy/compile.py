@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from itertools import chain
+from shutil import which
 from typing import Any
 
 import torch
+from mmengine.device import get_device
 from torch import nn
 
 from piip_mm.models.interaction import Injector
@@ -36,9 +39,18 @@ def compile_model(model: nn.Module, mode: str = 'default') -> None:
         mode: One of :data:`COMPILE_MODES`.
 
     Raises:
+        FileNotFoundError: If the code for the CPU would need a C++ compiler and there is
+            none.
         ValueError: If the model has no such backbone.
     """
     backbone = find_backbone(model)
+    compilers = [os.environ.get('CXX', 'g++'), 'clang++']
+    if get_device() == 'cpu' and not any(map(which, compilers)):
+        raise FileNotFoundError(
+            f'compiling a model for the CPU needs a C++ compiler, and there is none of '
+            f'{compilers}; install one (Debian, Ubuntu: apt install g++), or run without '
+            'compiling'
+        )
     limit = torch._dynamo.config
     limit.recompile_limit = max(limit.recompile_limit, _RECOMPILATIONS)
     parts: list[Any] = [

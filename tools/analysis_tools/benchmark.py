@@ -47,7 +47,7 @@ from piip_mm.engine.launch import (
     user_errors,
 )
 from piip_mm.engine.tuning import keep_freed_memory
-from piip_mm.ops import DEFORM_ATTN_BACKENDS
+from piip_mm.ops import DEFORM_ATTN_BACKENDS, check_backend
 
 DTYPES = {
     'fp32': torch.float32,
@@ -127,6 +127,8 @@ def parse_args() -> argparse.Namespace:
             f'--fuse with --mode {" ".join(args.mode)}: a fused model cannot be trained; '
             'use --mode forward'
         )
+    if args.backend == 'mmcv' and args.device != 'cuda':
+        parser.error(f'--backend mmcv with --device {args.device}: it runs on cuda only')
     if args.out and not Path(args.out).absolute().parent.is_dir():
         parser.error(f'--out {args.out}: there is no such folder; make it first')
     return args
@@ -137,6 +139,8 @@ def main() -> None:
     args = parse_args()
     MMLogger.get_instance('benchmark', log_level='WARNING')
     device = torch.device(args.device)
+    with user_errors((RuntimeError,)):
+        check_backend(args.backend or 'auto')
     if not args.system_allocator:
         keep_freed_memory()
     if args.threads:
