@@ -105,6 +105,7 @@ OPTIONS = {
             proj=BOOL,
             norm=NONE,
             backend=set(),
+            with_cp=BOOL,
             direction=set(),
         ),
     ),

@@ -170,6 +170,7 @@ def test_checkpointing_gives_equal_gradients(drop_path_rate):
     gradients = []
     for with_cp in (False, True):
         cfg = config(num_branches=2)
+        cfg['interaction'].update(with_cp=with_cp, drop_path_rate=drop_path_rate)
         for branch_cfg in cfg['branches']:
             branch_cfg.update(with_cp=with_cp, drop_path_rate=drop_path_rate)
         torch.manual_seed(0)

@@ -24,7 +24,7 @@ from piip_mm.checks import (
 )
 
 from .directions import Pattern
-from .layers import CROSS_ATTENTIONS, as_map, as_tokens
+from .layers import CROSS_ATTENTIONS, as_map, as_tokens, recompute
 
 #: Norms before the attention and the feed-forward network of an injector.
 NORMS = ('LN', None)
@@ -76,6 +76,7 @@ class Injector(nn.Module):
         proj: Whether features are first projected to width C.
         norm: 'LN', or None for no norms.
         backend: See :func:`piip_mm.ops.deformable_attention`.
+        with_cp: Recompute the injector in the backward pass to save memory.
 
     Raises:
         ValueError: If an option is unknown or the heads do not divide the widths.
@@ -95,12 +96,15 @@ class Injector(nn.Module):
         proj: bool = True,
         norm: str | None = 'LN',
         backend: str = 'auto',
+        with_cp: bool = False,
     ) -> None:
         super().__init__()
         check_choice('interaction attn', attn, CROSS_ATTENTIONS)
         check_choice('interaction norm', norm, NORMS)
         check_rate('drop_path_rate', drop_path_rate)
         check_bool('proj', proj)
+        check_bool('with_cp', with_cp)
+        self.with_cp = with_cp
         self.proj = nn.Linear(feat_dims, dims) if proj else nn.Identity()
         if proj:
             feat_dims = dims
@@ -209,8 +213,10 @@ class InteractionStage(nn.Module):
             # All edges of a step read the tokens as they were before the step.
             before = tuple(tokens)
             for source, target in step:
-                tokens[target] = self.injectors[_edge_name(source, target)](
-                    before[target], before[source], grids[target], grids[source]
+                injector: Any = self.injectors[_edge_name(source, target)]
+                args = before[target], before[source], grids[target], grids[source]
+                tokens[target] = (
+                    recompute(injector, *args) if injector.with_cp else injector(*args)
                 )
         return tokens
 

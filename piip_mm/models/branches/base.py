@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, NoReturn
 
-import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from piip_mm.checks import OptionErrors, check_bool, check_int, check_ints
 from piip_mm.weights.pretrained import load_pretrained, pretrained_entries
 from piip_mm.weights.rename import Rule, rename
+
+from ..layers import recompute
 
 
 class _BranchMeta(OptionErrors):
@@ -151,9 +151,7 @@ class Branch(BaseModule, metaclass=_BranchMeta):
     def run_block(self, block: Callable[..., Tensor], *args: Any) -> Tensor:
         """Run a block, with its activations recomputed in the backward pass if
         ``with_cp`` is set."""
-        if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(block, *args, use_reentrant=False)
-        return block(*args)
+        return recompute(block, *args) if self.with_cp else block(*args)
 
     def forward(self, *args: Any) -> NoReturn:
         """Raise ``NotImplementedError``: a branch is not called, see the class."""

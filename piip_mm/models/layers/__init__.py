@@ -3,6 +3,7 @@
 from .block import BLOCK_NORMS, MLP_ACTS, Block
 from .cross_attention import CROSS_ATTENTIONS, CrossAttention, DeformableCrossAttention
 from .maps import as_map, as_output, as_tokens
+from .recompute import recompute
 from .self_attention import WINDOW_PADS, SelfAttention
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     'as_map',
     'as_output',
     'as_tokens',
+    'recompute',
 ]
