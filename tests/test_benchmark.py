@@ -12,10 +12,11 @@ from gradients import enliven
 from test_fuse import BRANCHES, piip
 from torch import nn
 
+from piip_mm.analysis.memory import kept_for_backward, peak_memory
 from piip_mm.analysis.plain import plain_reference
 from piip_mm.analysis.subject import Variant, build_model, build_subject, max_difference
-from piip_mm.analysis.timing import Timing, alternate, peak_memory, timed_parts
-from piip_mm.models.layers import SelfAttention
+from piip_mm.analysis.timing import Timing, alternate, timed_parts
+from piip_mm.models.layers import SelfAttention, recompute
 
 CPU = torch.device('cpu')
 ROOT = Path(__file__).parents[1]
@@ -118,6 +119,25 @@ def test_peak_memory():
 
     step()
     assert peak_memory(step, CPU) == pytest.approx(2 * 2**22, rel=0.01)
+
+
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_memory_kept_by_part(with_cp):
+    """A linear layer keeps its input, a GELU its own; recomputed, both the first one."""
+    layers = nn.Sequential(nn.Linear(8, 32), nn.GELU())
+    x = torch.randn(4, 8, requires_grad=True)
+
+    def step():
+        out = recompute(layers, x) if with_cp else layers(x)
+        out.sum().backward()
+
+    parts = {'layers': [(layers, 'forward')], 'none': [(layers[0], 'extra_repr')]}
+    kept = kept_for_backward(step, layers, parts, 'rest')
+    inputs, hidden = 4 * 4 * 8, 4 * 4 * 32
+    if with_cp:
+        assert kept == {'layers': 0, 'none': 0, 'rest': inputs}
+    else:
+        assert kept == {'layers': inputs + hidden, 'none': 0, 'rest': 0}
 
 
 def test_time_by_part():

@@ -1,4 +1,4 @@
-"""Time and memory of networks, measured in turns.
+"""Time of networks, measured in turns.
 
 The subjects of a comparison alternate, so that a slow moment of the machine does not fall
 on one of them alone, and every gain is a ratio within one run.
@@ -88,29 +88,6 @@ def seconds(step: Step, device: torch.device) -> float:
     return start.elapsed_time(end) / 1000
 
 
-def peak_memory(step: Step, device: torch.device) -> int:
-    """Bytes of tensors that a step has at once, besides those that exist before it.
-
-    What libraries allocate without PyTorch is not seen.
-    """
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        step()
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step()
-    events = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
-    changes = [event for event in events if event.name() == '[memory]']
-    current = peak = 0
-    for event in sorted(changes, key=lambda event: event.start_ns()):
-        current += event.nbytes()
-        peak = max(peak, current)
-    return peak
-
-
 @dataclass(frozen=True)
 class Ceilings:
     """What the machine reaches at best.
@@ -139,6 +116,26 @@ def measure_ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
 
 
 @contextmanager
+def wrapped_methods(
+    parts: Methods, wrap: Callable[[str, Callable], Callable]
+) -> Iterator[None]:
+    """Replace the methods of the parts of a network.
+
+    Args:
+        parts: The methods.
+        wrap: From the name of a part and one of its methods to what takes its place.
+    """
+    methods = [(part, *method) for part, found in parts.items() for method in found]
+    for part, owner, name in methods:
+        owner.__dict__[name] = wrap(part, getattr(owner, name))
+    try:
+        yield
+    finally:
+        for _, owner, name in methods:
+            del owner.__dict__[name]
+
+
+@contextmanager
 def timed_parts(parts: Methods, device: torch.device) -> Iterator[dict[str, float]]:
     """Measure what the parts of a network take while it runs.
 
@@ -161,14 +158,8 @@ def timed_parts(parts: Methods, device: torch.device) -> Iterator[dict[str, floa
 
         return run
 
-    methods = [(part, *method) for part, found in parts.items() for method in found]
-    for part, owner, name in methods:
-        owner.__dict__[name] = measured(part, getattr(owner, name))
-    try:
+    with wrapped_methods(parts, measured):
         yield elapsed
-    finally:
-        for _, owner, name in methods:
-            del owner.__dict__[name]
 
 
 def operator_times(

@@ -6,6 +6,7 @@ import argparse
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import product
@@ -18,6 +19,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from piip_mm.analysis.memory import kept_for_backward, peak_memory
 from piip_mm.analysis.subject import (
     MODES,
     PARTS,
@@ -34,7 +36,6 @@ from piip_mm.analysis.timing import (
     machine,
     measure_ceilings,
     operator_times,
-    peak_memory,
     seconds,
     timed_parts,
 )
@@ -117,7 +118,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--threads', type=positive, help='threads of the CPU')
     parser.add_argument('--repeats', type=positive, default=10)
     parser.add_argument(
-        '--breakdown', action='store_true', help='time by part and by operator'
+        '--breakdown',
+        action='store_true',
+        help='time by part and by operator, and in training the memory of activations',
     )
     parser.add_argument('--out', metavar='FILE.json', help='write all numbers')
     add_cfg_options(parser)
@@ -177,7 +180,7 @@ def main() -> None:
             report['runs'][-1]['differences'] = compare(subjects, console)
         if args.breakdown:
             for name, subject in subjects.items():
-                print_breakdown(name, subject, device, console)
+                print_breakdown(name, subject, variant, console)
         if args.out:
             # After every run, so that an interruption leaves what was measured.
             Path(args.out).write_text(json.dumps(report, indent=2))
@@ -286,28 +289,34 @@ def compare(subjects: dict[str, Subject], console: Console) -> dict[str, float]:
 
 
 def print_breakdown(
-    name: str, subject: Subject, device: torch.device, console: Console
+    name: str, subject: Subject, variant: Variant, console: Console
 ) -> None:
-    """Time by part, unless compiled, and by operator."""
+    """Time by part, in training also what each keeps, unless compiled; by operator."""
     if COMPILED not in name:
         parts = network_parts(subject.network)
-        with timed_parts(parts, device) as elapsed:
-            total = seconds(subject.step, device)
-        elapsed = dict(elapsed, rest=total - sum(elapsed.values()))
-        console.print(times_table(f'{name}: parts', elapsed))
-    operators = operator_times(subject.step, device)
-    console.print(times_table(f'{name}: operators', operators))
+        with timed_parts(parts, variant.device) as elapsed:
+            total = seconds(subject.step, variant.device)
+        times = dict(elapsed, rest=total - sum(elapsed.values()))
+        console.print(shares_table(f'{name}: parts', 'ms', times, 1000))
+        if variant.mode == 'training':
+            kept = kept_for_backward(subject.step, subject.network, parts, 'rest')
+            title = f'{name}: kept for the backward pass'
+            console.print(shares_table(title, 'MiB', kept, 2**-20))
+    operators = operator_times(subject.step, variant.device)
+    console.print(shares_table(f'{name}: operators', 'ms', operators, 1000))
 
 
-def times_table(title: str, times: dict[str, float]) -> Table:
-    """Milliseconds by name, and their share."""
+def shares_table(
+    title: str, unit: str, values: Mapping[str, float], factor: float
+) -> Table:
+    """Values times a factor by name, and their shares."""
     result = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
     result.add_column('', no_wrap=True)
-    for column in ('ms', 'share'):
+    for column in (unit, 'share'):
         result.add_column(column, justify='right')
-    total = sum(times.values())
-    for name, value in times.items():
-        result.add_row(name, f'{value * 1000:,.1f}', f'{value / total:.1%}')
+    total = sum(values.values())
+    for name, value in values.items():
+        result.add_row(name, f'{value * factor:,.1f}', f'{value / total:.1%}')
     return result
 
 
