@@ -69,6 +69,22 @@ def test_published_numbers_are_printed(get_flops):
         assert f'as {column}: ' in text
 
 
+def test_activations(get_flops):
+    """They grow with the image, and checkpointing leaves little of the interactions'."""
+
+    def kept(*arguments):
+        lines = get_flops(TINY, *arguments)
+        cells = [row(lines, name, 'kept')[0] for name in ('interactions', 'total')]
+        return [int(cell.replace(',', '')) for cell in cells]
+
+    small, large = kept('--shape', '320'), kept('--shape', '640')
+    assert 3.8 < large[0] / small[0] < 4.2
+    option = 'model.backbone.interaction.with_cp=True'
+    saving = kept('--shape', '640', '--cfg-options', option)
+    assert saving[0] < 0.2 * large[0]
+    assert large[1] - saving[1] == pytest.approx(large[0] - saving[0], abs=2)
+
+
 @pytest.mark.parametrize(
     ('arguments', 'shape'), [(['160', '224'], (160, 224)), (['160'], (160, 160))]
 )

@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
+import torch
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from rich import box
@@ -16,7 +19,9 @@ from torch import nn
 from piip_mm import analysis
 from piip_mm.analysis import RUN, Count, Parts, total
 from piip_mm.analysis.heads import Heads
+from piip_mm.analysis.memory import kept_for_backward
 from piip_mm.analysis.published import COLUMNS
+from piip_mm.analysis.subject import BackboneAndNeck, network_parts
 from piip_mm.deploy import fuse
 from piip_mm.engine.launch import (
     add_cfg_options,
@@ -44,6 +49,13 @@ FUSED_NOTE = (
     'upsamples directly to the width of the neck or decode head, whose 1x1 convolutions '
     'on these levels it includes. Only parts that change are listed; the total is of '
     'all that is counted above.'
+)
+
+#: What the activations are.
+KEPT_NOTE = (
+    'Kept for the backward pass: activations of backbone and neck in float32, for one '
+    "image in training, with PyTorch's deformable attention. with_cp=True of branches "
+    'and interaction recomputes theirs instead.'
 )
 
 
@@ -74,6 +86,7 @@ def main() -> None:
         if args.shape is not None:
             shape = args.shape
         columns, heads = count(model, shape)
+        kept = kept_activations(model, shape)
         num_params = sum(p.numel() for p in model.parameters())
         fused_columns, fused_heads = count(fuse(model.to('meta')), shape)
 
@@ -90,7 +103,8 @@ def main() -> None:
             all_parts(columns[RUN], heads), all_parts(fused_columns[RUN], fused_heads)
         )
     )
-    notes.append(FUSED_NOTE)
+    console.print(kept_table(kept))
+    notes += [FUSED_NOTE, KEPT_NOTE]
     for line in (memory_note(num_params), *notes):
         console.print(line)
 
@@ -102,6 +116,18 @@ def count(model: nn.Module, shape: tuple[int, int]) -> tuple[dict[str, Parts], H
         return analysis.count_classifier(model, shape), {}
     columns = analysis.count_backbone(model.get_submodule('backbone'), shape)
     return columns, analysis.count_heads(model, shape)
+
+
+def kept_activations(model: nn.Module, shape: tuple[int, int]) -> dict[str, int]:
+    """Bytes by part that a training step on one image keeps for the backward pass."""
+    backbone: Any = model.get_submodule('backbone')
+    network = BackboneAndNeck(backbone, getattr(model, 'neck', None)).train()
+    channels = backbone.branch_list[0].in_channels
+    image = torch.empty(1, channels, *shape, device='meta')
+    parts = network_parts(network)
+    kept = kept_for_backward(partial(network, image), network, parts, 'other')
+    network.eval()
+    return kept
 
 
 def all_parts(backbone: Parts, heads: Heads) -> Parts:
@@ -155,6 +181,18 @@ def fused_table(run: Parts, fused: Parts) -> Table:
     return table
 
 
+def kept_table(kept: Mapping[str, int]) -> Table:
+    """Activations by part, from :func:`kept_activations`."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column('kept for the backward pass', no_wrap=True)
+    table.add_column('MiB', justify='right')
+    for name, num_bytes in kept.items():
+        table.add_row(name, f'{num_bytes / 2**20:,.0f}')
+    table.add_section()
+    table.add_row('total', f'{sum(kept.values()) / 2**20:,.0f}')
+    return table
+
+
 def column_notes() -> list[str]:
     """What each column means, one line each."""
     return [f'{column}: {meaning}.' for column, meaning in COLUMNS.items()]
@@ -168,8 +206,8 @@ def memory_note(num_params: int) -> str:
     return (
         f'Memory of {num_params:,} parameters: {full} in float32, {half} in bfloat16 or '
         'float16. Training them with AdamW keeps weight, gradient and two moments of '
-        f'each in float32, {training}, sharded by FSDP or ZeRO; activations come on '
-        'top.'
+        f'each in float32, {training}, sharded by FSDP or ZeRO; activations, see '
+        'above, come on top.'
     )
 
 
