@@ -13,6 +13,7 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(autouse=True)
 def fresh_compiler():
+    torch._dynamo.utils.counters.clear()
     yield
     torch._dynamo.reset()
 
@@ -66,8 +67,16 @@ def test_one_graph_of_other_interactions():
         assert_equal(compiled(image), network(image))
 
 
-@pytest.mark.parametrize(('name', 'fused'), [(MASK_RCNN, True), (DINO, False)])
-def test_compiled_part_by_part(name, fused, quick_compiler):
+@pytest.mark.parametrize(
+    ('name', 'fused', 'mode'),
+    [
+        (MASK_RCNN, True, 'default'),
+        (DINO, False, 'default'),
+        (MASK_RCNN, False, 'reduce-overhead'),
+    ],
+)
+def test_compiled_models(name, fused, mode, quick_compiler):
+    """Part by part, or as one graph for a CUDA graph; and one of the neck."""
     model = build(name)
     # For one small image and a single thread PyTorch mistakes the memory format of
     # convolutions.
@@ -75,13 +84,14 @@ def test_compiled_part_by_part(name, fused, quick_compiler):
     with torch.no_grad():
         expected = model.extract_feat(image)
         names = list(model.state_dict())
-        compile_model(model)
+        compile_model(model, mode)
         assert list(model.state_dict()) == names
         if fused:
             fuse(model)
             expected = model.extract_feat(image)
         assert_equal(model.extract_feat(image), expected)
-    assert torch._dynamo.utils.counters['stats']['unique_graphs'] >= 5
+    graphs = torch._dynamo.utils.counters['stats']['unique_graphs']
+    assert graphs == 2 if mode == 'reduce-overhead' else graphs >= 5
 
 
 def test_gradients_of_a_compiled_network(quick_compiler):

@@ -11,6 +11,7 @@ import torch
 from mmengine.device import get_device
 from torch import nn
 
+from piip_mm.models.backbone import Backbone
 from piip_mm.models.interaction import Injector
 from piip_mm.models.merging import BranchMerge
 from piip_mm.models.pyramid import Pyramid
@@ -26,12 +27,14 @@ _RECOMPILATIONS = 128
 
 
 def compile_model(model: nn.Module, mode: str = 'default') -> None:
-    """Compile blocks, injectors, merges, pyramid and neck, in place.
+    """Compile backbone and neck, in place.
 
-    The code is made in the first step. Each part is compiled on its own, because parts of
-    one shape share their code: compiling the whole backbone as one graph, which is
-    possible, too, takes several times as long for the same speed. State dicts stay as
-    they are.
+    The code is made in the first step. Blocks, injectors, merges and pyramid are compiled
+    on their own, because parts of one shape share their code: compiling the whole
+    backbone as one graph takes several times as long for the same speed. Only
+    'reduce-overhead' takes the whole backbone, because it records a CUDA graph, for
+    which shared code would not help: the parameters of every part have places of their
+    own in memory. State dicts stay as they are.
 
     Args:
         model: Model with a ``PIIP`` or ``ViTPyramid`` as its ``backbone``, or one of
@@ -53,16 +56,20 @@ def compile_model(model: nn.Module, mode: str = 'default') -> None:
         )
     limit = torch._dynamo.config
     limit.recompile_limit = max(limit.recompile_limit, _RECOMPILATIONS)
+    for part in [backbone] if mode == 'reduce-overhead' else _parts(backbone):
+        part.compile(fullgraph=True, mode=mode)
+    neck = getattr(model, 'neck', None)
+    if neck is not None:
+        # Whatever the neck is: where it cannot be compiled, it runs as it is.
+        neck.compile(mode=mode)
+
+
+def _parts(backbone: Backbone) -> list[Any]:
+    """Blocks of all branches, injectors, merges and pyramid."""
     parts: list[Any] = [
         module
         for branch in backbone.branch_list
         for module in chain(*branch.block_modules())
     ]
     kinds = (Injector, BranchMerge, Pyramid)
-    parts += [module for module in backbone.modules() if isinstance(module, kinds)]
-    for part in parts:
-        part.compile(fullgraph=True, mode=mode)
-    neck = getattr(model, 'neck', None)
-    if neck is not None:
-        # Whatever the neck is: where it cannot be compiled, it runs as it is.
-        neck.compile(mode=mode)
+    return parts + [module for module in backbone.modules() if isinstance(module, kinds)]
