@@ -1,6 +1,6 @@
 """Operators with more than one implementation."""
 
-from .deform_attn import (
+from .deform_attn.function import (
     DEFORM_ATTN_BACKENDS,
     check_backend,
     deformable_attention,
