@@ -39,6 +39,8 @@ MMENGINE = ['mmengine>=0.10.7,<1.0', 'mmcv-lite>=2.1.0,<2.2.0', 'setuptools<81']
 DET = [*MMENGINE, 'mmdet>=3.3.0,<4.0']
 SEG = [*MMENGINE, 'mmsegmentation>=1.2.2,<2.0', 'ftfy', 'regex']
 CLS = [*MMENGINE, 'mmpretrain>=1.2.0,<2.0']
+# deformable attention on GPUs without mmcv's compiled operators
+FAST = ["deformops>=3.0.1,<4; python_version >= '3.12' and python_version < '3.14'"]
 DEV = (ROOT / 'requirements/dev.txt').read_text().split()
 
 setup(
@@ -64,6 +66,7 @@ setup(
         'seg': SEG,
         'cls': CLS,
         'all': sorted({*DET, *SEG, *CLS}),
+        'fast': FAST,
         'dev': DEV,
     },
 )

@@ -1,6 +1,7 @@
 """Sampling core of deformable attention: PyTorch backend and choice of backends."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -10,12 +11,34 @@ from mmcv.ops.multi_scale_deform_attn import (
 )
 
 from piip_mm.models.layers import DeformableCrossAttention
-from piip_mm.ops import check_backend, deform_attn, deformable_attention
+from piip_mm.ops import check_backend, deformable_attention, runnable_backends
+from piip_mm.ops.deform_attn import function, with_deformops, with_mmcv
 
-CUDA = pytest.mark.skipif(
-    not torch.cuda.is_available() or not deform_attn._mmcv_has_cuda(),
-    reason='needs a CUDA device and mmcv with compiled CUDA operators',
-)
+ON_CUDA = {'mmcv': with_mmcv, 'deformops': with_deformops}
+
+
+def cuda_backends():
+    """Those other than 'torch', skipped where they cannot run."""
+    for name, module in ON_CUDA.items():
+        cuda = torch.cuda.is_available()
+        reason = module.what_is_missing() if cuda else 'needs a CUDA device'
+        yield pytest.param(name, marks=pytest.mark.skipif(bool(reason), reason=reason))
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Make the backends look as if these were installed."""
+
+    def install(*names):
+        for name, module in ON_CUDA.items():
+            missing = '' if name in names else f'there is no {name}'
+            monkeypatch.setattr(
+                module, 'what_is_missing', lambda missing=missing: missing
+            )
+        function._select_once.cache_clear()
+
+    yield install
+    function._select_once.cache_clear()
 
 
 def inputs(batch=2, heads=2, dims=3, queries=5, points=4, grid=(4, 6), **kwargs):
@@ -125,46 +148,85 @@ def test_initial_offsets_lie_on_squares(num_heads):
 
 def test_unknown_backend():
     with pytest.raises(
-        ValueError, match=r"'cuda'; choose one of 'auto', 'mmcv', 'torch'"
+        ValueError, match=r"'cuda'; choose one of 'auto', 'mmcv', 'deformops', 'torch'"
     ):
         check_backend('cuda')
 
 
 def test_mmcv_is_refused_without_cuda_operators(monkeypatch):
-    monkeypatch.setattr(deform_attn, '_mmcv_has_cuda', lambda: False)
-    with pytest.raises(RuntimeError, match=r"'mmcv' needs mmcv with compiled CUDA"):
+    monkeypatch.setattr('mmcv.ops.get_compiling_cuda_version', lambda: 'not available')
+    with pytest.raises(
+        RuntimeError,
+        match=r"'mmcv' needs mmcv with compiled CUDA operators, but .*: not available; "
+        r"install such a build. Otherwise use backend='auto' or 'torch'",
+    ):
         check_backend('mmcv')
 
 
-def test_mmcv_is_refused_on_the_cpu(monkeypatch):
-    monkeypatch.setattr(deform_attn, '_mmcv_has_cuda', lambda: True)
-    deform_attn._select_once.cache_clear()
-    value, locations, weights = inputs()
-    with pytest.raises(ValueError, match=r"runs on CUDA tensors only, got one on 'cpu'"):
-        deformable_attention(value, (4, 6), locations, weights, 'mmcv')
+def test_deformops_is_refused_where_it_is_not_installed(monkeypatch):
+    for name in ('deformops', 'deformops.registry'):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(
+        RuntimeError,
+        match=r"'deformops' needs the package deformops, but deformops cannot be "
+        r'imported \(.+\); (pip install deformops|it needs Python .+)\. Otherwise use '
+        r"backend='auto' or 'torch'",
+    ):
+        check_backend('deformops')
 
 
 @pytest.mark.parametrize(
-    'device, has_cuda, name, said',
+    'python, pytorch, said',
     [
-        ('cuda', True, 'mmcv', "on cuda: 'mmcv' backend"),
-        ('cuda', False, 'torch', "on cuda: 'torch' backend, the slower one"),
-        ('cpu', True, 'torch', "on cpu: 'torch' backend"),
+        ((3, 12), '2.11.0+cu130', 'pip install deformops'),
+        ((3, 13), '2.15.0', 'pip install deformops'),
+        ((3, 11), '2.13.0', 'but this is Python 3.11 with PyTorch 2.13.0'),
+        ((3, 14), '2.15.0', 'it needs Python 3.12 or 3.13 and PyTorch 2.11 or newer'),
+        ((3, 12), '2.10.1', 'but this is Python 3.12 with PyTorch 2.10.1'),
     ],
 )
-def test_the_choice_is_logged_once(monkeypatch, device, has_cuda, name, said):
+def test_the_advice_to_install_deformops(python, pytorch, said):
+    assert said in with_deformops.how_to_install(python, pytorch)
+
+
+@pytest.mark.parametrize('backend', ON_CUDA)
+def test_operators_for_cuda_are_refused_on_the_cpu(installed, backend):
+    installed(backend)
+    value, locations, weights = inputs()
+    with pytest.raises(
+        ValueError, match=f"{backend!r} runs on CUDA tensors only, got one on 'cpu'"
+    ):
+        deformable_attention(value, (4, 6), locations, weights, backend)
+
+
+@pytest.mark.parametrize(
+    'device, names, chosen, said',
+    [
+        ('cuda', ['mmcv', 'deformops'], 'mmcv', "on cuda: 'mmcv' backend"),
+        ('cuda', ['deformops'], 'deformops', "on cuda: 'deformops' backend"),
+        (
+            'cuda',
+            [],
+            'torch',
+            "on cuda: 'torch' backend. Expected to be faster, but missing: 'mmcv': there "
+            "is no mmcv. 'deformops': there is no deformops",
+        ),
+        ('cpu', ['mmcv', 'deformops'], 'torch', "on cpu: 'torch' backend"),
+    ],
+)
+def test_the_choice_is_logged_once(monkeypatch, installed, device, names, chosen, said):
     messages = []
-    monkeypatch.setattr(deform_attn, '_mmcv_has_cuda', lambda: has_cuda)
-    monkeypatch.setattr(deform_attn, 'print_log', lambda m, logger: messages.append(m))
-    deform_attn._select_once.cache_clear()
-    assert [deform_attn._select('auto', device) for _ in range(3)] == [name] * 3
-    assert len(messages) == 1 and said in messages[0]
-    deform_attn._select_once.cache_clear()
+    monkeypatch.setattr(function, 'print_log', lambda m, logger: messages.append(m))
+    installed(*names)
+    assert [function._select('auto', device) for _ in range(3)] == [chosen] * 3
+    assert messages == [f'Deformable attention {said}']
+    on_device = names if device == 'cuda' else []
+    assert runnable_backends(device) == [*on_device, 'torch']
 
 
 @pytest.mark.parametrize('batch, step', [(1, 1), (7, 7), (64, 64), (65, 13), (67, 1)])
 def test_the_kernel_s_step_divides_the_batch(batch, step):
-    assert deform_attn._im2col_step(batch) == step
+    assert with_mmcv.im2col_step(batch) == step
 
 
 def test_arguments_of_mmcv(monkeypatch):
@@ -176,30 +238,43 @@ def test_arguments_of_mmcv(monkeypatch):
 
     monkeypatch.setattr(MultiScaleDeformableAttnFunction, 'apply', twin)
     value, locations, weights = inputs()
-    out = deform_attn._sample_mmcv(value, (4, 6), locations, weights)
+    out = with_mmcv.sample(value, (4, 6), locations, weights)
     expected = deformable_attention(value, (4, 6), locations, weights, 'torch')
     torch.testing.assert_close(out, expected)
 
 
+def results(backend, dtype, grid=(4, 6), **kwargs):
+    """Output and gradients on CUDA; the weights are those of the type of the values."""
+    wide = torch.promote_types(dtype, torch.float32)
+    value, locations, weights = inputs(grid=grid, device='cuda', dtype=wide, **kwargs)
+    rounded = weights.to(dtype).to(wide)
+    out = deformable_attention(value.to(dtype), grid, locations, rounded, backend)
+    assert out.dtype == dtype
+    out.square().sum().backward()
+    return [out, value.grad, locations.grad, weights.grad]
+
+
 @pytest.mark.cuda
-@CUDA
+@pytest.mark.parametrize('backend', list(cuda_backends()))
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize('batch', [1, 3, 65])
-def test_mmcv_equals_torch(dtype, batch):
+@pytest.mark.parametrize('batch, dims', [(1, 6), (3, 12), (65, 6), (2, 24), (2, 40)])
+def test_operators_for_cuda_equal_torch(backend, dtype, batch, dims):
     """Forward and backward; 65 images cannot be processed in steps of 64."""
-    results = []
-    for backend in ('mmcv', 'torch'):
-        value, locations, weights = inputs(
-            batch=batch,
-            heads=16,
-            dims=6,
-            queries=35,
-            device='cuda',
-            dtype=torch.promote_types(dtype, torch.float32),
-        )
-        cast = value.to(dtype)
-        out = deformable_attention(cast, (4, 6), locations, weights, backend)
-        out.square().sum().backward()
-        results.append([out, value.grad, locations.grad, weights.grad])
-    for ours, twin in zip(*results, strict=True):
-        torch.testing.assert_close(ours, twin, rtol=2e-4, atol=2e-4)
+    shape = dict(batch=batch, heads=16, dims=dims, queries=35)
+    ours, twins = (results(name, dtype, **shape) for name in (backend, 'torch'))
+    # deformops multiplies and rounds in 16 bits where the others do not.
+    tolerance = 2e-2 if dtype == torch.bfloat16 else 2e-4
+    for a, b in zip(ours, twins, strict=True):
+        assert (a - b).abs().max() <= tolerance * b.abs().max()
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize('backend', list(cuda_backends()))
+def test_operators_for_cuda_compile(backend):
+    """In one graph, as a whole network does."""
+    value, locations, weights = inputs(device='cuda', dtype=torch.float32)
+    compiled = torch.compile(deformable_attention, fullgraph=True)
+    out = compiled(value, (4, 6), locations, weights, backend)
+    expected = deformable_attention(value, (4, 6), locations, weights, 'torch')
+    torch.testing.assert_close(out, expected, rtol=2e-4, atol=2e-4)
+    out.sum().backward()

@@ -372,7 +372,7 @@ BUILD_ERRORS = {
     r"unknown direction 'up'; choose one of 'neighbours', 'alternating', 'cycle'": dict(
         interaction=dict(direction='up')
     ),
-    r"backend 'triton'; choose one of 'auto', 'mmcv', 'torch'": dict(
+    r"backend 'triton'; choose one of 'auto', 'mmcv', 'deformops', 'torch'": dict(
         interaction=dict(num_heads=4, backend='triton')
     ),
     r"unknown interaction norm 'BN'; choose one of 'LN', None": dict(

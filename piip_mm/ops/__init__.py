@@ -1,12 +1,12 @@
 """Operators with more than one implementation."""
 
-from .deform_attn import (
+from .deform_attn.function import (
     DEFORM_ATTN_BACKENDS,
     check_backend,
     deformable_attention,
-    filled,
-    no_autocast,
+    runnable_backends,
 )
+from .tensors import filled, no_autocast
 
 __all__ = [
     'DEFORM_ATTN_BACKENDS',
@@ -14,4 +14,5 @@ __all__ = [
     'deformable_attention',
     'filled',
     'no_autocast',
+    'runnable_backends',
 ]

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
-import shlex
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.logging import MMLogger
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from piip_mm.analysis.memory import kept_for_backward, peak_memory
+from piip_mm.analysis.memory import kept_for_backward
 from piip_mm.analysis.subject import (
     MODES,
     PARTS,
@@ -32,29 +26,22 @@ from piip_mm.analysis.subject import (
 )
 from piip_mm.analysis.timing import (
     Ceilings,
-    alternate,
-    machine,
     measure_ceilings,
     operator_times,
     seconds,
     timed_parts,
 )
 from piip_mm.deploy import COMPILE_MODES
-from piip_mm.engine.launch import (
-    add_cfg_options,
-    add_shape,
-    positive,
-    read_config,
-    user_errors,
+from piip_mm.engine.benchmarks import (
+    DTYPES,
+    Report,
+    add_measuring_arguments,
+    measure_rows,
+    results_table,
 )
+from piip_mm.engine.launch import read_config, user_errors
 from piip_mm.engine.tuning import keep_freed_memory
 from piip_mm.ops import DEFORM_ATTN_BACKENDS, check_backend
-
-DTYPES = {
-    'fp32': torch.float32,
-    'bf16': torch.bfloat16,
-    'fp16': torch.float16,
-}
 
 #: What a subject's name ends with.
 PLAIN, FUSED, COMPILED = ', plain', ', fused', ', compiled'
@@ -85,9 +72,6 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--part', choices=PARTS, default='neck', help='what is run')
     parser.add_argument('--mode', choices=MODES, nargs='+', default=['forward'])
-    parser.add_argument('--batch-size', type=positive, nargs='+', default=[1])
-    parser.add_argument('--dtype', choices=DTYPES, nargs='+', default=['fp32'])
-    add_shape(parser, 'img_size')
     parser.add_argument(
         '--compile',
         nargs='?',
@@ -108,55 +92,35 @@ def parse_args() -> argparse.Namespace:
         choices=DEFORM_ATTN_BACKENDS,
         help='of deformable attention, instead of that of the config',
     )
-    devices = ['cpu', *(['cuda'] if torch.cuda.is_available() else [])]
-    parser.add_argument(
-        '--device',
-        choices=devices,
-        default=devices[-1],
-        help='where to run; cuda only if PyTorch finds a GPU',
-    )
-    parser.add_argument('--threads', type=positive, help='threads of the CPU')
-    parser.add_argument('--repeats', type=positive, default=10)
     parser.add_argument(
         '--breakdown',
         action='store_true',
         help='time by part and by operator, and in training the memory of activations',
     )
-    parser.add_argument('--out', metavar='FILE.json', help='write all numbers')
-    add_cfg_options(parser)
+    add_measuring_arguments(parser)
     args = parser.parse_args()
     if args.fuse and args.mode != ['forward']:
         parser.error(
             f'--fuse with --mode {" ".join(args.mode)}: a fused model cannot be trained; '
             'use --mode forward'
         )
-    if args.backend == 'mmcv' and args.device != 'cuda':
-        parser.error(f'--backend mmcv with --device {args.device}: it runs on cuda only')
-    if args.out and not Path(args.out).absolute().parent.is_dir():
-        parser.error(f'--out {args.out}: there is no such folder; make it first')
+    if args.backend in ('mmcv', 'deformops') and args.device != 'cuda':
+        parser.error(
+            f'--backend {args.backend} with --device {args.device}: it runs on cuda only'
+        )
     return args
 
 
 def main() -> None:
     """Measure and print."""
     args = parse_args()
-    MMLogger.get_instance('benchmark', log_level='WARNING')
     device = torch.device(args.device)
     with user_errors((RuntimeError,)):
         check_backend(args.backend or 'auto')
     if not args.system_allocator:
         keep_freed_memory()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    report: dict[str, Any] = dict(
-        machine=machine(device),
-        versions={name: version(name) for name in ('piip_mm', 'torch', 'mmengine')},
-        command=shlex.join(['python', *sys.argv]),
-        runs=[],
-    )
-    console.print(report['machine'])
-    console.print(', '.join(f'{name} {v}' for name, v in report['versions'].items()))
+    report = Report(args)
+    console = report.console
     ceilings: dict[torch.dtype, Ceilings] = {}
     for mode, dtype, batch_size in product(args.mode, args.dtype, args.batch_size):
         variant = Variant(
@@ -174,16 +138,14 @@ def main() -> None:
             ceilings[variant.dtype] = measure_ceilings(device, variant.dtype)
         run = measure(subjects, variant, ceilings[variant.dtype], args.repeats)
         title = f'{WHAT[args.part]}, {mode}, batch {batch_size}, {dtype}'
-        report['runs'].append(dict(title=title, **run))
-        console.print(results_table(title, run))
+        report.runs.append(dict(title=title, **run))
+        console.print(run_table(title, run))
         if args.plain and mode == 'forward' and variant.dtype == torch.float32:
-            report['runs'][-1]['differences'] = compare(subjects, console)
+            report.runs[-1]['differences'] = compare(subjects, console)
         if args.breakdown:
             for name, subject in subjects.items():
                 print_breakdown(name, subject, variant, console)
-        if args.out:
-            # After every run, so that an interruption leaves what was measured.
-            Path(args.out).write_text(json.dumps(report, indent=2))
+        report.write()
 
 
 def make_subjects(args: argparse.Namespace, variant: Variant) -> dict[str, Subject]:
@@ -212,20 +174,11 @@ def measure(
     subjects: dict[str, Subject], variant: Variant, ceilings: Ceilings, repeats: int
 ) -> dict[str, Any]:
     """Time and memory of all subjects, ready for a JSON file."""
-    steps = [subject.step for subject in subjects.values()]
-    timings = alternate(steps, variant.device, repeats)
-    rows = [
-        dict(
-            name=name,
-            seconds=timing.seconds,
-            median=timing.median,
-            spread=timing.spread,
-            images_per_second=variant.batch_size / timing.median,
-            peak_bytes=peak_memory(subject.step, variant.device),
-            multiply_adds=subject.flops,
-        )
-        for (name, subject), timing in zip(subjects.items(), timings, strict=True)
-    ]
+    steps = {name: subject.step for name, subject in subjects.items()}
+    rows = measure_rows(steps, variant.device, repeats)
+    for row, subject in zip(rows, subjects.values(), strict=True):
+        row['images_per_second'] = variant.batch_size / row['median']
+        row['multiply_adds'] = subject.flops
     return dict(
         products_per_second=ceilings.products,
         copied_bytes_per_second=ceilings.copies,
@@ -233,7 +186,7 @@ def measure(
     )
 
 
-def results_table(title: str, run: dict[str, Any]) -> Table:
+def run_table(title: str, run: dict[str, Any]) -> Table:
     """The results of a run."""
     rate = run['products_per_second']
     caption = (
@@ -242,10 +195,8 @@ def results_table(title: str, run: dict[str, Any]) -> Table:
         '1 FLOP of the column is a multiply-add, as everywhere in this package; '
         '"of products" is their rate over that of a large product.'
     )
-    result = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, pad_edge=False)
-    result.add_column('', no_wrap=True)
-    for name in ('ms', '+-', 'images/s', 'peak MiB', 'GFLOPs', 'of products', 'ratio'):
-        result.add_column(name, justify='right', no_wrap=True)
+    columns = ('ms', '+-', 'images/s', 'peak MiB', 'GFLOPs', 'of products', 'ratio')
+    result = results_table(title, caption, *columns)
     first = run['rows'][0]['median']
     config = None
     for row in run['rows']:
@@ -310,10 +261,7 @@ def shares_table(
     title: str, unit: str, values: Mapping[str, float], factor: float
 ) -> Table:
     """Values times a factor by name, and their shares."""
-    result = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
-    result.add_column('', no_wrap=True)
-    for column in (unit, 'share'):
-        result.add_column(column, justify='right')
+    result = results_table(title, None, unit, 'share')
     total = sum(values.values())
     for name, value in values.items():
         result.add_row(name, f'{value * factor:,.1f}', f'{value / total:.1%}')

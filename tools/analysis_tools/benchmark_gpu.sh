@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Measures on a GPU, in one call: first the CUDA operators against their PyTorch twins, then
-# the times of docs/benchmarks.md. Every result is written as soon as it is there.
+# the sampling core alone, then the times of docs/benchmarks.md, the most important ones
+# first. Every result is written as soon as it is there. What does not fit into BUDGET
+# seconds (480) is skipped.
 #
 # usage: benchmark_gpu.sh OUT [WHEELS]
 #   OUT     folder of the results
@@ -12,6 +14,7 @@ cd "$(dirname "$0")/../.."
 OUT=${1:?usage: $0 OUT [WHEELS]}
 WHEELS=${2:-}
 PYTHON=${PYTHON:-python}
+BUDGET=${BUDGET:-480}
 mkdir -p "$OUT"
 
 if [ -n "$WHEELS" ]; then
@@ -19,13 +22,21 @@ if [ -n "$WHEELS" ]; then
     "$PYTHON" -m pip install --quiet --no-index --no-deps --no-build-isolation --editable .
 fi
 
-run() { # name, arguments of the benchmark
-    local name=$1
-    shift
+measure() { # tool, name, arguments of the tool
+    local tool=$1 name=$2 left=$((BUDGET - SECONDS))
+    shift 2
+    if [ "$left" -lt 20 ]; then
+        echo "== $name skipped: $SECONDS of $BUDGET s are over"
+        return
+    fi
     echo "== $name ($SECONDS s)"
-    timeout 150 "$PYTHON" tools/analysis_tools/benchmark.py "$@" --device cuda \
-        --out "$OUT/$name.json" 2>"$OUT/$name.err" | tee "$OUT/$name.txt" ||
+    timeout $((left < 90 ? left : 90)) "$PYTHON" tools/analysis_tools/"$tool".py "$@" \
+        --device cuda --out "$OUT/$name.json" 2>"$OUT/$name.err" | tee "$OUT/$name.txt" ||
         { echo "failed: see $OUT/$name.err"; tail -n 5 "$OUT/$name.err"; }
+}
+
+run() { # name, arguments of the benchmark
+    measure benchmark "$@"
 }
 
 det=configs/det
@@ -34,12 +45,19 @@ sbl=$det/piip_sbl_maskrcnn_1x_1568-896-672.py
 full=$det/piip_sbl_maskrcnn_1x.py
 
 echo '== operators'
-"$PYTHON" -m pytest -q -p no:cacheprovider -m cuda 2>&1 | tee "$OUT/tests.txt" | tail -n 15
+timeout 150 "$PYTHON" -m pytest -q -p no:cacheprovider -m cuda \
+    --continue-on-collection-errors 2>&1 | tee "$OUT/tests.txt" | tail -n 15 || true
 
-run tsb_forward $tsb --plain --fuse --compile --dtype fp32 bf16 --batch-size 1 8
+measure benchmark_sampling tsb_sampling $tsb --dtype fp32 bf16
+measure benchmark_sampling sbl_sampling $sbl --dtype fp32 bf16
+run tsb_forward $tsb --plain --fuse --dtype fp32 bf16 --batch-size 1 8
+run tsb_deformops $tsb --backend deformops --dtype bf16 --batch-size 1 8
+run sbl_deformops $sbl --backend deformops --dtype bf16 --batch-size 1 8
 run sbl_forward $sbl --plain --fuse --dtype bf16 --batch-size 1 8
 run tsb_training $tsb --plain --mode training --dtype bf16 --batch-size 2
 run sbl_training $sbl --plain --mode training --dtype bf16 --batch-size 2
+run tsb_compiled $tsb --compile --dtype bf16
+run tsb_cuda_graphs $tsb --compile reduce-overhead --dtype bf16
 run tsb_vit_b $tsb --vs $det/vit_b_maskrcnn_1x.py --dtype bf16 --batch-size 1 8
 run sbl_vit_l $sbl --vs $det/vit_l_maskrcnn_1x.py --dtype bf16 --batch-size 1 8
 run memory $full --mode training --dtype bf16 --batch-size 2 --repeats 3

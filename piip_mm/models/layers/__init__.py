@@ -1,7 +1,12 @@
 """Building blocks shared by the branches and the interactions."""
 
 from .block import BLOCK_NORMS, MLP_ACTS, Block
-from .cross_attention import CROSS_ATTENTIONS, CrossAttention, DeformableCrossAttention
+from .cross_attention import (
+    CROSS_ATTENTIONS,
+    CrossAttention,
+    DeformableCrossAttention,
+    token_centres,
+)
 from .maps import as_map, as_output, as_tokens
 from .recompute import recompute
 from .self_attention import WINDOW_PADS, SelfAttention
@@ -19,4 +24,5 @@ __all__ = [
     'as_output',
     'as_tokens',
     'recompute',
+    'token_centres',
 ]

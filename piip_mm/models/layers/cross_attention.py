@@ -112,7 +112,7 @@ class DeformableCrossAttention(nn.Module):
             offsets, logits = self._offsets_and_logits(query_BQC)
             offsets = offsets.unflatten(-1, (*per_point, 2))
             weights = logits.unflatten(-1, per_point).softmax(-1)
-            centres = _centres(query_grid, offsets)[:, None, None]
+            centres = token_centres(query_grid, offsets)[:, None, None]
             locations = centres + offsets / filled(feat_grid[::-1], offsets)
         value = self.value_proj(feat_BNF).unflatten(-1, (self.num_heads, -1))
         out = deformable_attention(value, feat_grid, locations, weights, self.backend)
@@ -176,8 +176,9 @@ CROSS_ATTENTIONS: dict[str, Any] = {
 }
 
 
-def _centres(grid: tuple[int, int], like: Tensor) -> Tensor:
-    """(H * W, 2) centres of the tokens of a grid as (x, y) between 0 and 1."""
+def token_centres(grid: tuple[int, int], like: Tensor) -> Tensor:
+    """(H * W, 2) centres of the tokens of a grid as (x, y) between 0 and 1, of the type
+    and on the device of ``like``."""
     height, width = grid
     y = (torch.arange(height, device=like.device, dtype=like.dtype) + 0.5) / height
     x = (torch.arange(width, device=like.device, dtype=like.dtype) + 0.5) / width

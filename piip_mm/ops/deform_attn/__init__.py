@@ -1,0 +1,1 @@
+"""Sampling core of deformable attention; a file per backend."""
