@@ -1,9 +1,8 @@
 """The same network without what makes it fast: the yardstick of counts and benchmarks.
 
 It computes what the published code computes: padding of the windows is projected and
-attended to like any token, tokens and levels lie in memory as they do there, and nothing
-is fused but the attention. Deformable attention is the package's own, whose gains no
-ratio to this reference contains.
+attended to like any token, tokens and levels lie in memory as they do there, deformable
+attention is in float32 with its projections, and nothing is fused but the attention.
 """
 
 from __future__ import annotations
@@ -17,9 +16,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from piip_mm.models.branches.plain import PlainBranch
-from piip_mm.models.layers import SelfAttention, as_output, as_tokens
+from piip_mm.models.layers import (
+    DeformableCrossAttention,
+    SelfAttention,
+    as_output,
+    as_tokens,
+    token_centres,
+)
 from piip_mm.models.layers.self_attention import join_windows, split_windows
 from piip_mm.models.pyramid import Pyramid
+from piip_mm.ops import deformable_attention
+from piip_mm.ops.deform_attn.with_torch import sample_maps
+from piip_mm.ops.tensors import at_least_float32, filled, no_autocast
 
 
 def plain_reference(model: nn.Module) -> Any:
@@ -66,6 +74,27 @@ def _attend(layer: SelfAttention, qkv: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
+def _deformable_attention(
+    layer: DeformableCrossAttention,
+    query_BQC: Tensor,
+    feat_BNF: Tensor,
+    query_grid: tuple[int, int],
+    feat_grid: tuple[int, int],
+) -> Tensor:
+    per_point = (layer.num_heads, layer.num_points)
+    with no_autocast(query_BQC.device):
+        query, feat = at_least_float32(query_BQC, feat_BNF)
+        offsets = layer.sampling_offsets(query).unflatten(-1, (*per_point, 2))
+        weights = layer.attention_weights(query).unflatten(-1, per_point).softmax(-1)
+        centres = token_centres(query_grid, offsets)[:, None, None]
+        locations = centres + offsets / filled(feat_grid[::-1], offsets)
+        value = layer.value_proj(feat).unflatten(-1, (layer.num_heads, -1))
+        args = value, feat_grid, locations, weights
+        if value.device.type == 'cuda':
+            return layer.output_proj(deformable_attention(*args, layer.backend))
+        return layer.output_proj(sample_maps(*args))
+
+
 def _pyramid(pyramid: Pyramid, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(
         as_output(level(x_BCHW)).contiguous()
@@ -80,6 +109,7 @@ def _embed_patches(branch: PlainBranch, image: Tensor) -> tuple[Tensor, tuple[in
 
 # By type: a subclass computes something else.
 _PLAIN: dict[type[nn.Module], Callable] = {
+    DeformableCrossAttention: _deformable_attention,
     SelfAttention: _self_attention,
     Pyramid: _pyramid,
 }

@@ -63,5 +63,5 @@ run sbl_vit_l $sbl --vs $det/vit_l_maskrcnn_1x.py --dtype bf16 --batch-size 1 8
 run memory $full --mode training --dtype bf16 --batch-size 2 --repeats 3
 run memory_cp $full --mode training --dtype bf16 --batch-size 2 --repeats 3 --cfg-options \
     model.backbone.branches.0.with_cp=True model.backbone.branches.1.with_cp=True \
-    model.backbone.branches.2.with_cp=True
+    model.backbone.branches.2.with_cp=True model.backbone.interaction.with_cp=True
 echo "== done in $SECONDS s"

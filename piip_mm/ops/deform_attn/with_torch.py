@@ -20,6 +20,13 @@ def sample(
     if value.device.type == 'cpu' and not needs_gradient:
         # Twice as fast, but its backward pass is slower than that of grid_sample.
         return _sum_of_rows(value, value_grid, locations, weights)
+    return sample_maps(value, value_grid, locations, weights)
+
+
+def sample_maps(
+    value: Tensor, value_grid: tuple[int, int], locations: Tensor, weights: Tensor
+) -> Tensor:
+    """Every head samples its map with ``grid_sample``; tensors of one type."""
     batch, _, heads, dims = value.shape
     queries, points = locations.shape[1], locations.shape[3]
     maps = value.permute(0, 2, 3, 1).reshape(batch * heads, dims, *value_grid)
