@@ -54,8 +54,9 @@ def compile_model(model: nn.Module, mode: str = 'default') -> None:
             f'{compilers}; install one (Debian, Ubuntu: apt install g++), or run without '
             'compiling'
         )
+    # Also called recompile_limit since PyTorch 2.7.
     limit = torch._dynamo.config
-    limit.recompile_limit = max(limit.recompile_limit, _RECOMPILATIONS)
+    limit.cache_size_limit = max(limit.cache_size_limit, _RECOMPILATIONS)
     for part in [backbone] if mode == 'reduce-overhead' else _parts(backbone):
         part.compile(fullgraph=True, mode=mode)
     neck = getattr(model, 'neck', None)
@@ -72,4 +73,6 @@ def _parts(backbone: Backbone) -> list[Any]:
         for module in chain(*branch.block_modules())
     ]
     kinds = (Injector, BranchMerge, Pyramid)
-    return parts + [module for module in backbone.modules() if isinstance(module, kinds)]
+    parts += [module for module in backbone.modules() if isinstance(module, kinds)]
+    # PyTorch 2.6 compiles no pyramid of identities, but what it calls.
+    return [part for part in parts if any(True for _ in part.parameters())]

@@ -193,7 +193,7 @@ class PIIP(Backbone):
                 for x, grid in zip(self._patches(tokens), grids, strict=True)
             )
         if len(maps) == 1:
-            maps *= len(self.out_strides)
+            maps = maps * len(self.out_strides)
         return self.pyramid(maps)
 
     def _interact(

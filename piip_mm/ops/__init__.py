@@ -6,10 +6,11 @@ from .deform_attn.function import (
     deformable_attention,
     runnable_backends,
 )
-from .tensors import filled, no_autocast
+from .tensors import can_autocast, filled, no_autocast
 
 __all__ = [
     'DEFORM_ATTN_BACKENDS',
+    'can_autocast',
     'check_backend',
     'deformable_attention',
     'filled',

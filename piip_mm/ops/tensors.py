@@ -9,9 +9,16 @@ import torch
 from torch import Tensor
 
 
+# Without this, torch.compile of PyTorch 2.6 would break its graph.
+@torch.compiler.assume_constant_result
+def can_autocast(device_type: str) -> bool:
+    """Whether a type of device supports autocast; 'meta' does not."""
+    return torch.amp.is_autocast_available(device_type)
+
+
 def no_autocast(device: torch.device) -> AbstractContextManager:
-    """Disable autocast on device types that support it ('meta' does not)."""
-    if torch.amp.is_autocast_available(device.type):
+    """Disable autocast on device types that support it."""
+    if can_autocast(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from piip_mm.ops import can_autocast
+
 
 def as_map(x_BNC: Tensor, grid: tuple[int, int]) -> Tensor:
     """(B, H * W, C) tokens of an (H, W) grid to a (B, C, H, W) map."""
@@ -23,6 +25,6 @@ def as_output(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     whose weights have 16 bits they expect that type (``dtype``, if not that of ``x``).
     """
     kind = x.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+    if can_autocast(kind) and torch.is_autocast_enabled(kind):
         return x.float()
     return x if dtype is None else x.to(dtype)
