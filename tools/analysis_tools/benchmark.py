@@ -27,6 +27,7 @@ from piip_mm.analysis.subject import (
     build_subject,
     max_difference,
     network_parts,
+    scaled_shape,
 )
 from piip_mm.analysis.timing import (
     Ceilings,
@@ -43,6 +44,7 @@ from piip_mm.engine.launch import (
     add_cfg_options,
     add_shape,
     positive,
+    positive_number,
     read_config,
     user_errors,
 )
@@ -87,6 +89,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--batch-size', type=positive, nargs='+', default=[1])
     parser.add_argument('--dtype', choices=DTYPES, nargs='+', default=['fp32'])
     add_shape(parser, 'img_size')
+    parser.add_argument(
+        '--scale',
+        type=positive_number,
+        nargs='+',
+        default=[1.0],
+        metavar='FACTOR',
+        help='factors of the size of the input, rounded to multiples of what the config '
+        'pads images to',
+    )
     parser.add_argument(
         '--compile',
         nargs='?',
@@ -155,7 +166,8 @@ def main() -> None:
     console.print(report['machine'])
     console.print(', '.join(f'{name} {v}' for name, v in report['versions'].items()))
     ceilings: dict[torch.dtype, Ceilings] = {}
-    for mode, dtype, batch_size in product(args.mode, args.dtype, args.batch_size):
+    sweep = product(args.mode, args.dtype, args.batch_size, args.scale)
+    for mode, dtype, batch_size, scale in sweep:
         variant = Variant(
             part=args.part,
             mode=mode,
@@ -166,12 +178,17 @@ def main() -> None:
             backend=args.backend,
         )
         with user_errors():
-            subjects = make_subjects(args, variant)
+            subjects = make_subjects(args, variant, scale)
         if variant.dtype not in ceilings:
             ceilings[variant.dtype] = measure_ceilings(device, variant.dtype)
         run = measure(subjects, variant, ceilings[variant.dtype], args.repeats)
         title = f'{WHAT[args.part]}, {mode}, batch {batch_size}, {dtype}'
-        report['runs'].append(dict(title=title, **run))
+        if args.scale != [1.0]:
+            title += f', scale {scale:g}'
+        settings = dict(
+            part=args.part, mode=mode, batch_size=batch_size, dtype=dtype, scale=scale
+        )
+        report['runs'].append(dict(title=title, **settings, **run))
         console.print(results_table(title, run))
         if args.plain and mode == 'forward' and variant.dtype == torch.float32:
             report['runs'][-1]['differences'] = compare(subjects, console)
@@ -183,12 +200,16 @@ def main() -> None:
             Path(args.out).write_text(json.dumps(report, indent=2))
 
 
-def make_subjects(args: argparse.Namespace, variant: Variant) -> dict[str, Subject]:
+def make_subjects(
+    args: argparse.Namespace, variant: Variant, scale: float
+) -> dict[str, Subject]:
     """What is compared, by name; the first one is what the ratios refer to."""
     subjects = {}
     for path in [args.vs, *args.configs] if args.vs else args.configs:
         cfg = read_config(path, args.cfg_options)
         model = build_model(cfg)
+        if scale != 1:
+            variant = replace(variant, shape=scaled_shape(model, args.shape, scale))
         variants = {PLAIN: replace(variant, plain=True)} if args.plain else {}
         variants[''] = variant
         if args.compile:
@@ -214,6 +235,9 @@ def measure(
     rows = [
         dict(
             name=name,
+            config=name.partition(', ')[0],
+            shape=subject.shape,
+            branches=subject.branches,
             seconds=timing.seconds,
             median=timing.median,
             spread=timing.spread,
