@@ -4,7 +4,7 @@ SHELL := bash
 export VENV ?= .venv
 PY := $(VENV)/bin/python
 
-.PHONY: help env demo demo-seg demo-cls test test-compiled matrix lint format clean
+.PHONY: help env demo demo-seg demo-cls test test-slow test-compiled matrix lint format clean
 .DELETE_ON_ERROR:
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo 'make demo-seg  the same for semantic segmentation'
 	@echo 'make demo-cls  the same for classification'
 	@echo 'make test      run the tests'
+	@echo 'make test-slow run the tests that take hours: every config as one graph'
 	@echo 'make test-compiled   compare the operators with a compiled mmcv (compiles it)'
 	@echo 'make matrix    run the tests with other versions of Python and PyTorch'
 	@echo 'make lint      ruff, mypy, import-linter and codespell'
@@ -55,6 +56,9 @@ $(eval $(call demo_rules,demo-cls,configs/cls/piip_tiny_shapes,data/shapes_cls,i
 # A process per core, of one thread each; more than four would take too much memory.
 test: env
 	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+test-slow: env
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow --numprocesses auto --maxprocesses 4
 
 test-compiled:
 	@VENV=.venv-compiled MMCV=compiled tools/setup_env.sh

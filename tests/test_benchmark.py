@@ -14,7 +14,13 @@ from torch import nn
 
 from piip_mm.analysis.memory import kept_for_backward, peak_memory
 from piip_mm.analysis.plain import plain_reference
-from piip_mm.analysis.subject import Variant, build_model, build_subject, max_difference
+from piip_mm.analysis.subject import (
+    Variant,
+    build_model,
+    build_subject,
+    max_difference,
+    scaled_shape,
+)
 from piip_mm.analysis.timing import Timing, alternate, timed_parts
 from piip_mm.models.layers import SelfAttention, recompute
 
@@ -148,9 +154,23 @@ def test_time_by_part():
     assert 'forward' not in vars(layer)
 
 
-def run(*args):
+@pytest.mark.parametrize(
+    ('shape', 'scale', 'expected'),
+    [
+        (None, 1.0, (320, 320)),
+        (None, 0.42, (128, 128)),
+        ((96, 200), 1.6, (160, 320)),
+        (None, 0.01, (32, 32)),
+    ],
+)
+def test_scaled_shape(shape, scale, expected):
+    """Multiples of the 32 pixels that the config pads images to."""
+    assert scaled_shape(zoo.built(TINY), shape, scale) == expected
+
+
+def run(*args, tool='benchmark'):
     return subprocess.run(
-        [sys.executable, 'tools/analysis_tools/benchmark.py', *map(str, args)],
+        [sys.executable, f'tools/analysis_tools/{tool}.py', *map(str, args)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -177,8 +197,24 @@ def test_tool_refuses_what_it_cannot_measure(tmp_path):
     config = ROOT / 'configs' / TINY
     assert 'cannot be trained' in run(config, '--fuse', '--mode', 'training').stderr
     assert 'positive' in run(config, '--batch-size', 0).stderr
+    assert 'positive' in run(config, '--scale', 0.5, 'nan').stderr
     other = tmp_path / 'other.py'
     other.write_text(
         "default_scope = 'mmdet'; model = dict(backbone=dict(type='ResNet'))"
     )
     assert 'expected a PIIP or ViTPyramid' in run(other).stderr
+
+
+def test_several_sizes_and_their_plot(tmp_path):
+    numbers, image = tmp_path / 'numbers.json', tmp_path / 'plot.png'
+    sizes = ['--shape', 96, 128, '--scale', 1, 0.7]
+    common = ['--fuse', '--repeats', 1, '--device', 'cpu', '--out', numbers]
+    done = run(ROOT / 'configs' / TINY, *sizes, *common)
+    assert done.returncode == 0, done.stderr
+    assert 'scale 0.7' in done.stdout
+    rows = [row for r in json.loads(numbers.read_text())['runs'] for row in r['rows']]
+    assert [row['shape'] for row in rows] == [[96, 128]] * 2 + [[64, 96]] * 2
+    assert {(row['config'], row['branches']) for row in rows} == {(Path(TINY).stem, 3)}
+    done = run(numbers, '--out', image, tool='plot_benchmark')
+    assert done.returncode == 0, done.stderr
+    assert image.read_bytes().startswith(b'\x89PNG')

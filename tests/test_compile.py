@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from test_fuse import BRANCHES, DINO, MASK_RCNN, build, piip
+from test_fuse import BRANCHES, DINO, MASK_RCNN, VIT, build, piip
 from torch import nn
+from torch.export import Dim, export
 
 from piip_mm.deploy import compile as compile_module_file
 from piip_mm.deploy import compile_model, fuse
@@ -65,6 +66,30 @@ def test_one_graph_of_other_interactions():
     image = torch.randn(1, 3, 96, 96)
     with torch.no_grad():
         assert_equal(compiled(image), network(image))
+
+
+@pytest.mark.parametrize(
+    ('branch', 'sizes'),
+    [
+        (dict(VIT, img_size=96), [(1, 96, 112), (3, 100, 140), (2, 210, 180)]),
+        # As many windows, or more, that are cut off at both edges.
+        (BRANCHES['ViT'], [(2, 208, 224), (3, 288, 310)]),
+    ],
+    ids=['global', 'windows'],
+)
+def test_export_for_several_sizes(branch, sizes):
+    network = piip(branch)
+    names = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    with torch.no_grad():
+        program = export(
+            network,
+            (torch.randn(2, 3, 197, 213),),
+            dynamic_shapes={'image': names},
+            strict=False,
+        )
+        for batch, height, width in sizes:
+            image = torch.randn(batch, 3, height, width)
+            assert_equal(program.module()(image), network(image))
 
 
 @pytest.mark.parametrize(

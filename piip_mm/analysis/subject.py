@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import lcm
 from typing import Any
 
 import torch
@@ -103,11 +104,15 @@ class Subject:
         network: The module that is run.
         step: Runs it once.
         flops: Multiply-adds of a step; None if they depend on what is detected.
+        shape: (H, W) of the images in pixels.
+        branches: Number of branches.
     """
 
     network: nn.Module
     step: Callable[[], Any]
     flops: int | None
+    shape: Size
+    branches: int
 
 
 def build_model(cfg: Config, seed: int = 0) -> nn.Module:
@@ -127,6 +132,29 @@ def build_model(cfg: Config, seed: int = 0) -> nn.Module:
             if not param.any():
                 param.normal_(std=0.02)
     return model
+
+
+def scaled_shape(model: nn.Module, shape: Size | None, scale: float) -> Size:
+    """The size of the input of a model times a factor, rounded to a multiple, at least
+    one, of what the model pads images to.
+
+    Args:
+        model: From :func:`build_model`.
+        shape: (H, W) before; None for the ``img_size`` of the config.
+        scale: Factor of both sides.
+    """
+    backbone = check_backbone(model.get_submodule('backbone'))
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    # mmdet and mmpretrain have the first of these, mmseg the second.
+    names = ('pad_size_divisor', 'size_divisor')
+    paddings = [getattr(preprocessor, name, None) or 1 for name in names]
+    # Pixels that do not fill a patch would be dropped.
+    divisor = lcm(*paddings, backbone.branch_list[0].min_size)
+    height, width = (
+        max(round(side * scale / divisor), 1) * divisor
+        for side in shape or configured_shape(backbone)
+    )
+    return height, width
 
 
 def build_subject(model: nn.Module, scope: str, variant: Variant) -> Subject:
@@ -172,7 +200,13 @@ def build_subject(model: nn.Module, scope: str, variant: Variant) -> Subject:
     if variant.compile_mode is not None:
         compile_model(network, variant.compile_mode)
     step = _training_step if training else _forward
-    return Subject(network, partial(step, run, network, variant), flops)
+    return Subject(
+        network=network,
+        step=partial(step, run, network, variant),
+        flops=flops,
+        shape=shape,
+        branches=len(backbone.branch_list),
+    )
 
 
 def _forward(run: Callable[[], Any], network: nn.Module, variant: Variant) -> Any:

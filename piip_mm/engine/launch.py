@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -103,6 +104,17 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f'{text!r}: expected a positive number')
     return int(text)
+
+
+def positive_number(text: str) -> float:
+    """Type of an argument: a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f'{text!r}: expected a positive number')
+    return value
 
 
 def read_config(path: str, options: Mapping[str, Any]) -> Config:

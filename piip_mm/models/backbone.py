@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -137,7 +138,8 @@ class Backbone(BaseModule, metaclass=OptionErrors):
             branch.img_size / self.branch_list[0].img_size for branch in self.branch_list
         ]
         ratio, min_size = ratios[index], self._min_size(index)
-        height, width = (int(side * ratio) for side in image.shape[2:])
+        # Not int(), which torch.export would take for a constant.
+        height, width = (math.floor(side * ratio) for side in image.shape[2:])
         if min(height, width) < min_size:
             smallest_input = max(
                 next(side for side in count(1) if int(side * r) >= self._min_size(i))

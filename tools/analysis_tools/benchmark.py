@@ -23,6 +23,7 @@ from piip_mm.analysis.subject import (
     build_subject,
     max_difference,
     network_parts,
+    scaled_shape,
 )
 from piip_mm.analysis.timing import (
     Ceilings,
@@ -39,7 +40,7 @@ from piip_mm.engine.benchmarks import (
     measure_rows,
     results_table,
 )
-from piip_mm.engine.launch import read_config, user_errors
+from piip_mm.engine.launch import positive_number, read_config, user_errors
 from piip_mm.engine.tuning import keep_freed_memory
 from piip_mm.ops import DEFORM_ATTN_BACKENDS, check_backend
 
@@ -72,6 +73,15 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--part', choices=PARTS, default='neck', help='what is run')
     parser.add_argument('--mode', choices=MODES, nargs='+', default=['forward'])
+    parser.add_argument(
+        '--scale',
+        type=positive_number,
+        nargs='+',
+        default=[1.0],
+        metavar='FACTOR',
+        help='factors of the size of the input, rounded to multiples of what the config '
+        'pads images to',
+    )
     parser.add_argument(
         '--compile',
         nargs='?',
@@ -122,7 +132,8 @@ def main() -> None:
     report = Report(args)
     console = report.console
     ceilings: dict[torch.dtype, Ceilings] = {}
-    for mode, dtype, batch_size in product(args.mode, args.dtype, args.batch_size):
+    sweep = product(args.mode, args.dtype, args.batch_size, args.scale)
+    for mode, dtype, batch_size, scale in sweep:
         variant = Variant(
             part=args.part,
             mode=mode,
@@ -133,12 +144,17 @@ def main() -> None:
             backend=args.backend,
         )
         with user_errors():
-            subjects = make_subjects(args, variant)
+            subjects = make_subjects(args, variant, scale)
         if variant.dtype not in ceilings:
             ceilings[variant.dtype] = measure_ceilings(device, variant.dtype)
         run = measure(subjects, variant, ceilings[variant.dtype], args.repeats)
         title = f'{WHAT[args.part]}, {mode}, batch {batch_size}, {dtype}'
-        report.runs.append(dict(title=title, **run))
+        if args.scale != [1.0]:
+            title += f', scale {scale:g}'
+        settings = dict(
+            part=args.part, mode=mode, batch_size=batch_size, dtype=dtype, scale=scale
+        )
+        report.runs.append(dict(title=title, **settings, **run))
         console.print(run_table(title, run))
         if args.plain and mode == 'forward' and variant.dtype == torch.float32:
             report.runs[-1]['differences'] = compare(subjects, console)
@@ -148,12 +164,16 @@ def main() -> None:
         report.write()
 
 
-def make_subjects(args: argparse.Namespace, variant: Variant) -> dict[str, Subject]:
+def make_subjects(
+    args: argparse.Namespace, variant: Variant, scale: float
+) -> dict[str, Subject]:
     """What is compared, by name; the first one is what the ratios refer to."""
     subjects = {}
     for path in [args.vs, *args.configs] if args.vs else args.configs:
         cfg = read_config(path, args.cfg_options)
         model = build_model(cfg)
+        if scale != 1:
+            variant = replace(variant, shape=scaled_shape(model, args.shape, scale))
         variants = {PLAIN: replace(variant, plain=True)} if args.plain else {}
         variants[''] = variant
         if args.compile:
@@ -177,6 +197,9 @@ def measure(
     steps = {name: subject.step for name, subject in subjects.items()}
     rows = measure_rows(steps, variant.device, repeats)
     for row, subject in zip(rows, subjects.values(), strict=True):
+        row['config'] = row['name'].partition(', ')[0]
+        row['shape'] = subject.shape
+        row['branches'] = subject.branches
         row['images_per_second'] = variant.batch_size / row['median']
         row['multiply_adds'] = subject.flops
     return dict(

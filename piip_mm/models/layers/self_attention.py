@@ -5,7 +5,6 @@ Shapes: B batch, H x W token grid, N = H * W, C width, M heads, D = C // M, w wi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -113,7 +112,10 @@ class SelfAttention(nn.Module):
             qkv = self.qkv(F.pad(x, (0, 0, 0, 1)))
         else:
             qkv = F.pad(self.qkv(x), (0, 0, 0, 1))
-        mask = F.pad(qkv.new_zeros(x.shape[1]), (0, 1), value=math.log(num_padding))
+        # Not math.log(), which would make a graph for every number.
+        dtype = torch.promote_types(qkv.dtype, torch.float32)
+        score = qkv.new_full((1,), num_padding, dtype=dtype).log().to(qkv.dtype)
+        mask = F.pad(score, (x.shape[1], 0))
         return join_windows(self._attend(qkv, mask), part, grid)
 
     def _attend(self, qkv: Tensor, mask: Tensor | None = None) -> Tensor:
