@@ -8,11 +8,17 @@ registries of mmdet, mmseg and mmpretrain find it. In a config:
 # Before anything imports timm, torchvision or mmcv.
 from . import startup  # isort: skip
 from . import engine, models
-from .compat import allow_mmengine_checkpoints, quiet_warnings, register_configs
+from .compat import (
+    allow_mmengine_checkpoints,
+    quiet_warnings,
+    refuse_code_in_checkpoints,
+    register_configs,
+)
 
 __version__ = '0.1.0'
 
 allow_mmengine_checkpoints()
+refuse_code_in_checkpoints()
 register_configs()
 quiet_warnings()
 

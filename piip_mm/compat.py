@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import checkpoint as mmengine_checkpoint
 
 # Statistics that every HistoryBuffer registers.
 _STATISTICS = ('min', 'max', 'current', 'mean')
@@ -74,6 +75,19 @@ def allow_mmengine_checkpoints() -> None:
             (_history_buffer_method, 'builtins.getattr'),
         ]
     )
+
+
+def refuse_code_in_checkpoints() -> None:
+    """Let no MMEngine execute code of a file: that of OneDL loads a file once more with
+    ``weights_only=False`` where ``weights_only=True`` has refused it."""
+    if hasattr(mmengine_checkpoint, '_safe_torch_load'):
+        mmengine_checkpoint._safe_torch_load = _load_without_code
+
+
+def _load_without_code(
+    file: Any, map_location: Any = None, weights_only: bool | None = None
+) -> Any:
+    return torch.load(file, map_location, weights_only=True)
 
 
 def _history_buffer_method(owner: Any, name: str) -> Any:

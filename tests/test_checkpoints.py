@@ -429,6 +429,8 @@ def test_published_file_into_another_backbone():
 )
 def test_released_names(keys, config):
     """Every name and shape of the released models maps to exactly one of ours."""
+    if zoo.IS_FORK and 'dino' in keys:
+        pytest.skip("released DINO weights do not fit the fork's DINO")
     released = golden.released_names(keys)
     cfg = Config.fromfile(ROOT / f'configs/det/{config}.py')
     with torch.device('meta'):
@@ -524,6 +526,7 @@ def test_classifier(tmp_path):
     assert case.outputs[0].deviation(logits) < golden.OUTPUT_TOLERANCE
 
 
+@pytest.mark.skipif(zoo.IS_FORK, reason="needs upstream's DINO")
 @pytest.mark.parametrize('file_is_of_the_fork', [False, True])
 def test_dino_of_the_fork_is_explained(file_is_of_the_fork):
     upstream = zoo.built('det/piip_tiny_dino_shapes.py')

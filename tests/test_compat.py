@@ -10,11 +10,15 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import Runner, checkpoint, load_checkpoint
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from piip_mm.compat import quiet_logger, quiet_warnings
+from piip_mm.compat import (
+    quiet_logger,
+    quiet_warnings,
+    refuse_code_in_checkpoints,
+)
 
 
 class NotAllowed:
@@ -122,3 +126,18 @@ def test_noise_of_dependencies_is_hidden(caplog):
         warnings.warn('pkg_resources is deprecated as an API. See', stacklevel=1)
         warnings.warn('your labels are all 255', stacklevel=1)
     assert [str(warning.message) for warning in caught] == ['your labels are all 255']
+
+
+@pytest.mark.parametrize('asked', [{}, dict(weights_only=False)])
+def test_the_fork_does_not_execute_code_either(asked, monkeypatch, tmp_path):
+    """Its MMEngine loads files by a function that upstream does not have."""
+
+    def executes(file, map_location=None, weights_only=None):
+        return torch.load(file, map_location, weights_only=False)
+
+    monkeypatch.setattr(checkpoint, '_safe_torch_load', executes, raising=False)
+    refuse_code_in_checkpoints()
+    path = tmp_path / 'code.pth'
+    torch.save(dict(state_dict={}, code=NotAllowed()), path)
+    with pytest.raises(pickle.UnpicklingError, match='Weights only load failed'):
+        checkpoint._safe_torch_load(path, map_location='cpu', **asked)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from functools import cache
+from importlib.metadata import packages_distributions
 from math import ceil, floor
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ CONFIGS = sorted(
     for path in ROOT.glob('configs/*/**/*.py')
     if '_base_' not in path.parts
 )
+#: Whether mmdet is the fork whose DINO is wider at one place than that of upstream.
+IS_FORK = 'onedl-mmdetection' in packages_distributions()['mmdet']
 #: Configs of detectors.
 DETECTORS = [name for name in CONFIGS if name.startswith('det/')]
 #: Published name of the config and checkpoint of each detector.
