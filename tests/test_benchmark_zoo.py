@@ -41,3 +41,5 @@ def test_what_cannot_be_measured_is_left_out(tmp_path):
     assert len(done.stdout.splitlines()) == 2
     assert f'{NAME}: failed' in done.stderr and 'too small' in done.stderr
     assert '==' not in run(tmp_path, '--only', NAME, '--max-params', '1').stderr
+    wrong = run(tmp_path, '--only', 'resnet')
+    assert wrong.returncode == 2 and '--only resnet: no published' in wrong.stderr

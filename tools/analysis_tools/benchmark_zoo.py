@@ -20,6 +20,7 @@ from mmengine.fileio import load
 from mmengine.logging import MMLogger
 
 from piip_mm.analysis import build_on_meta
+from piip_mm.engine.launch import positive_number
 
 ROOT = Path(__file__).parents[2]
 TOOL = Path(__file__).with_name('benchmark.py')
@@ -45,19 +46,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         '--max-params',
-        type=float,
+        type=positive_number,
         default=1e3,
         metavar='MILLIONS',
         help='leave out larger backbones, in millions of parameters (default 1000)',
     )
     args, options = parser.parse_known_args(argv)
     MMLogger.get_instance('benchmark_zoo', log_level='WARNING')
+    models = load(ROOT / 'configs/det/metafile.yml')['Models']
+    models = [model for model in models if args.only in model['Name']]
+    if not models:
+        parser.error(
+            f'--only {args.only}: no published detector has this in its name; see '
+            'docs/model_zoo.md for the names'
+        )
     args.out.mkdir(parents=True, exist_ok=True)
     rows = []
-    for model in load(ROOT / 'configs/det/metafile.yml')['Models']:
+    for model in models:
         name = model['Name']
-        if args.only not in name:
-            continue
         if num_parameters(ROOT / model['Config']) > args.max_params * 1e6:
             continue
         file = args.out / f'{name}.json'
