@@ -1,8 +1,6 @@
 """The benchmark measures what it says, and its plain reference is the same network."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -169,12 +167,7 @@ def test_scaled_shape(shape, scale, expected):
 
 
 def run(*args, tool='benchmark'):
-    return subprocess.run(
-        [sys.executable, f'tools/analysis_tools/{tool}.py', *map(str, args)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    return zoo.run_analysis_tool(tool, *args)
 
 
 def test_tool(tmp_path):

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -71,12 +69,7 @@ def test_a_backbone_without_deformable_attention():
 
 
 def run(*args):
-    return subprocess.run(
-        [sys.executable, 'tools/analysis_tools/benchmark_sampling.py', *map(str, args)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    return zoo.run_analysis_tool('benchmark_sampling', *args)
 
 
 def test_tool(tmp_path):

@@ -1,21 +1,16 @@
 """The table of all published detectors continues where it was interrupted."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
+
+import zoo
 
 ROOT = Path(__file__).parents[1]
 NAME = 'piip_vt-vs-cb_maskrcnn_1x_1024-672-448'
 
 
 def run(*args):
-    return subprocess.run(
-        [sys.executable, 'tools/analysis_tools/benchmark_zoo.py', *map(str, args)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    return zoo.run_analysis_tool('benchmark_zoo', *args)
 
 
 def test_table(tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
 from functools import cache
 from importlib.metadata import packages_distributions
 from math import ceil, floor
@@ -151,3 +153,13 @@ def recipes(task: str) -> dict[str, Any]:
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
+
+
+def run_analysis_tool(name: str, *args: Any) -> subprocess.CompletedProcess[str]:
+    """Run a tool of tools/analysis_tools as a user does."""
+    return subprocess.run(
+        [sys.executable, f'tools/analysis_tools/{name}.py', *map(str, args)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )

@@ -54,7 +54,7 @@ def read_report(path: str) -> dict[str, Any]:
     try:
         report = json.loads(Path(path).read_text())
         list(points_of(report))
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(
             f'{path} is not a file that benchmark.py --out has written '
             f'({type(error).__name__}: {error}); measure again'
